@@ -1,0 +1,115 @@
+"""The tile program: the one form between every description and every evaluator.
+
+Lowering turns (cascade, mapping, architecture) into a `TileProgram`; the analytic and the event evaluator read
+nothing else. A program is a list of phases that run one after another. A phase is a set of streams that run side by
+side and share resources. A stream is a sequence of tiles; each tile executes the stream's steps, subject to
+dependences inside the tile, on earlier tiles (recurrences) and through finite buffers.
+
+Array convention. Every quantity of a step is an array that broadcasts to (points, classes): axis 0 runs over the
+design points that are evaluated together, axis 1 over the stream's tile classes. Tiles of one class are alike: the same
+steps run, each with the same work. `Stream.counts` says how many tiles of each class there are, `Stream.order`
+gives their sequence for one design point (the event evaluator asks for it, the analytic one never does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that one step at a time occupies: an array, a pipe, a memory port, a channel.
+
+    `copies` identical ones exist (the SMs of a GPU, the channels of a drive). With more than one copy the resource is
+    private: a stream instance (a thread block, a channel's queue) runs on one copy from start to end.
+    """
+
+    name: str
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """The step named waits for `step` of the tile `distance` places earlier in the stream (0: the same tile).
+
+    `distance` broadcasts to (points,) and is at least 0. A dependence on a tile before the first is satisfied.
+    """
+
+    step: str
+    distance: Array | int = 0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one execution of a step reads from and writes to one memory for one tensor: (points, classes)."""
+
+    read_bytes: Array | float = 0.0
+    write_bytes: Array | float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work of a tile.
+
+    resource      the resource that it occupies, or None for a pure delay or a join
+    busy_s        seconds on that resource, (points, classes); 0 in classes whose tiles do not run the step
+    latency_s     further seconds until dependents may start, the resource being free again already
+    after         dependences; besides them a step runs its own tiles in order
+    traffic       (memory level, tensor) -> bytes moved by one execution
+    actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
+    work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
+    """
+
+    name: str
+    resource: str | None
+    busy_s: Array | float
+    latency_s: Array | float = 0.0
+    after: tuple[Dependence, ...] = ()
+    traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
+    actions: Mapping[tuple[str, str], Array | float] = field(default_factory=dict)
+    work: Mapping[str, Array | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A sequence of tiles that run the same steps.
+
+    counts        tiles of each class, (points, classes), for one instance
+    order         order(point, instance) -> class of each tile, int32 (tiles,), consistent with `counts`
+    instances     identical or similar copies of the stream (thread blocks of a grid), (points,); each runs all tiles
+    slots         instances that one copy of the private resources holds at a time (occupancy), (points,)
+    hidden_fill   the first tile's fill and the last one's drain are overlapped with work outside the program
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    counts: Array
+    order: Callable[[int, int], NDArray[np.int32]]
+    instances: Array | int = 1
+    slots: Array | int = 1
+    hidden_fill: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Streams that run side by side; the next phase starts when all have ended. `repeat` such phases run in a row."""
+
+    name: str
+    streams: tuple[Stream, ...]
+    repeat: Array | int = 1
+
+
+@dataclass(frozen=True)
+class TileProgram:
+    """Phases in order, the resources that they use, and what the lowering assumed (shown in every Result)."""
+
+    phases: tuple[Phase, ...]
+    resources: Mapping[str, Resource]
+    points: int = 1
+    assumptions: tuple[str, ...] = ()
