@@ -1,0 +1,44 @@
+# Everything that is done with Einsight's sources. `make run` and `make test` need only Python 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+comma := ,
+
+# The extras that the tests install. `make test EXTRAS=test,gpu` also runs the kernels in Triton's interpreter.
+EXTRAS := test
+# Processes of the test run: one for each core, at most eight.
+JOBS := auto
+
+.PHONY: run test lint slow benchmark clean
+
+run: $(VENV)/.installed
+	$(BIN)/einsight run docs/examples/fusemax-bert.yaml --out out/fusemax-bert
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
+
+lint: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m pytest -m slow
+
+benchmark: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m pytest -m benchmark tests/benchmarks
+
+clean:
+	rm -rf $(VENV) build out site *.egg-info
+
+# One stamp for each set of extras: the environment is made once, and completed when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(subst -,$(comma),$*)]'
+	touch $@
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
