@@ -1,0 +1,142 @@
+"""Architectures as YAML describes them: memories, arrays of processing elements, what their actions cost.
+
+Every number is an expression of the architecture's variables, so that one description stands for a family of designs:
+`architecture.evaluate({"W": np.array([128, 256])})` gives the numbers of two of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from architectures.evaluated import UNIT_NAMES, EvaluatedArchitecture, EvaluatedMemory, EvaluatedUnit
+from architectures.parts import Env, Memory, Part, Unit, located, optional
+from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequency, Number
+from einsum.errors import EinsightError, SpecError
+from einsum.expressions import Expression, resolve
+from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+
+
+class Architecture(Part):
+    """A machine: memories from the outermost inwards, and the units that compute on what they hold."""
+
+    name: str = Field(alias="architecture", min_length=1)
+    """Its name."""
+    description: str = ""
+    """What it is, in a sentence."""
+    source: str = ""
+    """Where its numbers come from."""
+    variables: dict[str, Expression] = Field(default_factory=dict)
+    """Names with default values, for use in every expression here; each can be set from outside."""
+    clock: Frequency
+    """The clock of every unit that has none of its own."""
+    word_bits: Count
+    """Bits of one word of a tensor, where the tensor does not say."""
+    memories: dict[str, Memory] = Field(min_length=1)
+    """Memories, outermost first; the first is the backing store that holds every tensor."""
+    units: dict[str, Unit] = Field(default_factory=dict)
+    """Compute units."""
+    area: Area | None = None
+    """Silicon area of the whole; the sum over its parts when omitted, if each of them gives its own."""
+    _file: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Architecture:
+        """The architecture of a library name or of a YAML file; SpecError says what is wrong and where."""
+        path = find_spec("architecture", name_or_path)
+        return cls.parse(load_yaml(path), file=str(path))
+
+    @classmethod
+    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Architecture:
+        """The architecture that YAML text or its data describes, checked with the default values of its variables."""
+        data = parse_yaml(source, file) if isinstance(source, str) else source
+        try:
+            architecture = cls.model_validate(data)
+        except ValidationError as error:
+            raise pydantic_error(error, file, cls) from None
+        architecture._file = file
+        architecture.evaluate({})
+        return architecture
+
+    def data(self) -> dict[str, Any]:
+        """The description as plain data, which `parse` reads back."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write the description as YAML."""
+        Path(path).write_text(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    @property
+    def file(self) -> str | None:
+        """The file that it was read from."""
+        return self._file
+
+    @property
+    def known_names(self) -> frozenset[str]:
+        """The variables that can be set from outside."""
+        return frozenset(self.variables)
+
+    def evaluate(self, env: Env) -> EvaluatedArchitecture:
+        """All numbers, with the variables that `env` sets in place of their defaults; arrays evaluate elementwise.
+
+        Names in `env` that are not variables of this architecture are ignored. SpecError names the file and the key
+        of a value that is out of range, and the first design point where it is.
+        """
+        try:
+            with located("variables"):
+                values = resolve(self.variables, {name: env[name] for name in self.variables if name in env})
+            clock_hz = FREQUENCY.evaluate(self.clock, values, "clock")
+            word_bits = COUNT.evaluate(self.word_bits, values, "word_bits")
+            memories, units = {}, {}
+            for name, memory in self.memories.items():
+                with located("memories", name):
+                    memories[name] = memory.evaluate(name, values, word_bits)
+            for name, unit in self.units.items():
+                with located("units", name):
+                    units[name] = unit.evaluate(name, values, clock_hz, word_bits)
+            area_m2 = optional(AREA, self.area, values, "area") if self.area else _total_area(memories, units)
+        except EinsightError as error:
+            raise error.located(file=self._file) from None
+        return EvaluatedArchitecture(self.name, values, clock_hz, word_bits, memories, units, area_m2, self._file)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Every name can be written in an expression and stands for one thing."""
+        for section in ("variables", "memories", "units"):
+            for name in getattr(self, section):
+                _check_identifier(name, section)
+        for name, unit in self.units.items():
+            if name in self.memories:
+                raise SpecError(f"the name '{name}' is taken by a memory", key=f"units.{name}")
+            for dim in unit.dims:
+                _check_identifier(dim, f"units.{name}.dims")
+                if dim in UNIT_NAMES:
+                    raise SpecError(f"a spatial dimension cannot be called '{dim}'", key=f"units.{name}.dims")
+            for kind in unit.ops:
+                _check_identifier(kind, f"units.{name}.ops")
+        return self
+
+
+def _total_area(memories: Mapping[str, EvaluatedMemory], units: Mapping[str, EvaluatedUnit]) -> Number | None:
+    total: Number = 0.0
+    parts: list[EvaluatedMemory | EvaluatedUnit] = [*memories.values(), *units.values()]
+    for part in parts:
+        if part.area_m2 is None:
+            return None
+        total = total + part.area_m2 * part.copies
+    return total
+
+
+def _check_identifier(name: str, key: str) -> None:
+    if not name.isidentifier() or not name.isascii():
+        raise SpecError(f"the name '{name}' is not made of letters, digits and '_'", key=key)
+    try:
+        usable = Expression.parse(name).names == {name}
+    except SpecError:
+        usable = False
+    if not usable:
+        raise SpecError(f"the name '{name}' has a meaning of its own in expressions", key=key)
