@@ -1,0 +1,162 @@
+"""Workloads as YAML describes them: the sizes of a model's layer, and the matrix products around its attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from einsum.errors import EinsightError, SpecError
+from einsum.expressions import Expression, resolve
+from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+
+Size: TypeAlias = int | NDArray[np.float64]
+"""A size: an exact integer at one design point, or an array with one value for each."""
+
+
+@dataclass(frozen=True)
+class LinearSize:
+    """The sizes of one matrix product."""
+
+    name: str
+    rows: Size
+    inner: Size
+    columns: Size
+
+
+class LinearLayer(BaseModel):
+    """One matrix product of a layer: (rows x inner) times (inner x columns)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(min_length=1)
+    """Its name, such as FFN1."""
+    rows: Expression
+    """Rows of the left matrix and of the result: all tokens of the batch."""
+    inner: Expression
+    """Columns of the left matrix and rows of the weights."""
+    columns: Expression
+    """Columns of the weights and of the result."""
+
+    def sizes(self, values: Mapping[str, Any], key: str) -> LinearSize:
+        """The sizes with the variables' `values`; errors name the field under `key`."""
+        return LinearSize(
+            name=self.name,
+            rows=_evaluate(self.rows, values, f"{key}.rows"),
+            inner=_evaluate(self.inner, values, f"{key}.inner"),
+            columns=_evaluate(self.columns, values, f"{key}.columns"),
+        )
+
+
+class Workload(BaseModel):
+    """A model at a size: the extents of one attention layer, and what else the layer computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(alias="workload", min_length=1)
+    """Its name."""
+    description: str = ""
+    """What it is, in a sentence."""
+    source: str = ""
+    """Where its numbers come from."""
+    layers: int | None = Field(default=None, ge=1)
+    """Layers of the whole model; everything else describes one of them."""
+    variables: dict[str, Expression]
+    """Sizes by name, whole numbers of at least 1, with their defaults; each can be set from outside."""
+    linear_layers: tuple[LinearLayer, ...] = ()
+    """The matrix products of one layer outside its attention."""
+    _file: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Workload:
+        """The workload of a library name or of a YAML file; SpecError says what is wrong and where."""
+        path = find_spec("workload", name_or_path)
+        return cls.parse(load_yaml(path), file=str(path))
+
+    @classmethod
+    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Workload:
+        """The workload that YAML text or its data describes, checked with the default values of its variables."""
+        data = parse_yaml(source, file) if isinstance(source, str) else source
+        try:
+            workload = cls.model_validate(data)
+        except ValidationError as error:
+            raise pydantic_error(error, file, cls) from None
+        workload._file = file
+        workload.linear_sizes({})
+        return workload
+
+    def data(self) -> dict[str, Any]:
+        """The description as plain data, which `parse` reads back."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write the description as YAML."""
+        Path(path).write_text(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    @property
+    def file(self) -> str | None:
+        """The file that it was read from."""
+        return self._file
+
+    @property
+    def known_names(self) -> frozenset[str]:
+        """The variables that can be set from outside."""
+        return frozenset(self.variables)
+
+    def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Size]:
+        """The sizes of all variables, with `overrides` (numbers or arrays) in place of their defaults.
+
+        Names in `overrides` that are not variables of this workload are ignored. SpecError names the file and the
+        key of a size that is not a whole number of at least 1, and the first design point where it is not.
+        """
+        given = {name: overrides[name] for name in self.variables if name in overrides}
+        try:
+            values = resolve(self.variables, given)
+            return {name: _size(values[name], name) for name in self.variables}
+        except EinsightError as error:
+            raise error.located(file=self._file, key="variables") from None
+
+    def linear_sizes(self, overrides: Mapping[str, Any]) -> tuple[LinearSize, ...]:
+        """The sizes of the linear layers, with `overrides` in place of the variables' defaults."""
+        values = self.resolve(overrides)
+        try:
+            return tuple(layer.sizes(values, f"linear_layers[{i}]") for i, layer in enumerate(self.linear_layers))
+        except EinsightError as error:
+            raise error.located(file=self._file) from None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [layer.name for layer in self.linear_layers]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise SpecError(f"the name '{name}' occurs twice", key=f"linear_layers[{index}].name")
+        return self
+
+
+def _evaluate(expression: Expression, values: Mapping[str, Any], key: str) -> Size:
+    try:
+        value = expression.evaluate(values)
+    except SpecError as error:
+        raise error.located(key=key) from None
+    return _size(value, key)
+
+
+def _size(value: Any, key: str) -> Size:
+    """A value that must be a whole number of at least 1 at every design point."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        wrong = np.argwhere(~((value >= 1) & (value % 1 == 0)))
+        if not len(wrong):
+            return value.astype(np.float64)
+        first = tuple(int(i) for i in wrong[0])
+        found = f"{value[first]:g} at design point {', '.join(map(str, first))}"
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0:
+        return int(value)
+    else:
+        found = repr(value)
+    raise SpecError(f"expected a whole number of at least 1, found {found}", key=key)
