@@ -1,0 +1,1 @@
+"""The subcommands: parse, call, print. Each module holds one, named `command`."""

@@ -1,0 +1,59 @@
+"""`einsight show`: one description, as text in the terminal or as a drawing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from einsight.library import KINDS, kind_of, locate
+from einsight.options import set_option
+from einsum.errors import SpecError, nearest
+from explorer.files import whole_file
+from explorer.settings import Setting
+
+_DRAWN_BY = {
+    "cascade": ("einsum", "Cascade", "einsight.draw_cascade"),
+    "architecture": ("architectures", "Architecture", "architectures.draw"),
+    "mapping": ("mappings", "Mapping", "mappings.draw"),
+    "workload": ("workloads", "Workload", "einsight.draw_workload"),
+}
+"""kind -> package and class of its values, and the module with `draw_text` and `draw_svg` for them."""
+
+
+@click.command(epilog="Example: einsight show attention-1pass --out attention.svg")
+@click.argument("words", metavar="[KIND] NAME", nargs=-1, required=True)
+@set_option
+@click.option("--out", metavar="FILE.svg", help="Draw it into this SVG file instead.")
+def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | None) -> None:
+    """Show a cascade, an architecture, a mapping or a workload; NAME may be the path of a YAML file."""
+    kind, name = _chosen(words)
+    package, class_name, drawer = _DRAWN_BY[kind]
+    value = getattr(import_module(package), class_name).load(name)
+    for variable in settings:
+        if variable not in value.variables:
+            raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, value.variables)}", key="--set")
+    draw: Any = import_module(drawer)
+    if not out:
+        click.echo(draw.draw_text(value, settings).rstrip())
+        return
+    if Path(out).suffix != ".svg":
+        raise SpecError("the name of the drawing must end in .svg", file=out)
+    with whole_file(out) as partial:
+        partial.write_text(draw.draw_svg(value, settings), encoding="utf-8")
+    click.echo(f"wrote {out}", err=True)
+
+
+def _chosen(words: tuple[str, ...]) -> tuple[str, str]:
+    if len(words) == 1:
+        if kind_of(words[0]):
+            raise SpecError(f"which {kind_of(words[0])}? `einsight list {words[0]}` shows the library")
+        return locate(words[0])
+    kind = kind_of(words[0])
+    if len(words) > 2:
+        raise SpecError(f"expected [KIND] NAME, found {len(words)} words")
+    if not kind:
+        raise SpecError(f"unknown kind '{words[0]}'{nearest(words[0], KINDS)}")
+    return kind, words[1]

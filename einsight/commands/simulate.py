@@ -1,0 +1,137 @@
+"""`einsight simulate`: what one cascade costs on one architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from einsight.options import json_option, model_options, set_option
+from einsight.output import print_json
+from einsight.table import Column, render_fields, render_table
+
+if TYPE_CHECKING:
+    from explorer.settings import Setting
+    from simulator.result import Result
+
+
+@click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
+@model_options
+@set_option
+@click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
+@click.option(
+    "--fidelity",
+    type=click.Choice(["analytic", "event"]),
+    default="analytic",
+    show_default=True,
+    help="Closed form, or a simulation of every tile.",
+)
+@click.option("--trace", metavar="FILE", help="Write a timeline for Perfetto (Chrome trace format).")
+@json_option
+def command(
+    cascade: str | None,
+    architecture: str | None,
+    mapping: str | None,
+    workload: str | None,
+    settings: dict[str, Setting],
+    end_to_end: bool,
+    fidelity: str,
+    trace: str | None,
+    as_json: bool,
+) -> None:
+    """Simulate a cascade on an architecture: time, traffic, utilization, energy, and what bounds it."""
+    from explorer.files import whole_file
+    from simulator.simulate import simulate
+
+    if mapping is None:
+        raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
+    if workload is None:
+        raise click.UsageError("Missing option '--workload'; `einsight list workloads` shows the library")
+    with whole_file(trace) if trace else nullcontext() as partial:
+        result = simulate(
+            cascade=cascade,
+            architecture=architecture,
+            mapping=mapping,
+            workload=workload,
+            settings=settings,
+            end_to_end=end_to_end,
+            fidelity=fidelity,
+            trace=partial,
+        )
+    if trace:
+        click.echo(f"wrote {trace}", err=True)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(_report(result))
+
+
+def _report(result: Result) -> str:
+    document = result.to_dict()
+    tables = (_phases(document), _traffic(document), _utilization(document), _energy(document))
+    parts = [_summary(document), *(table for table in tables if table)]
+    if result.assumptions:
+        parts.append("assumptions\n" + render_fields([("  -", text) for text in result.assumptions]))
+    return "\n\n".join(parts)
+
+
+def _summary(document: dict[str, Any]) -> str:
+    from einsum.units import format_quantity as quantity
+
+    area = document["area_mm2"]
+    return render_fields([
+        ("latency", f"{quantity(document['latency_s'], 's')} ({document['cycles']:,.0f} cycles)"),
+        ("bound by", str(document["bound_by"])),
+        ("energy", quantity(document["energy_j"], "j")),
+        ("area", "not given by the architecture" if area is None else f"{area:.4g} mm2"),
+    ])
+
+
+def _phases(document: dict[str, Any]) -> str:
+    from einsum.units import format_quantity as quantity
+
+    phases = document["phases"]
+    if len(phases) < 2:
+        return ""
+    rows = [[phase["name"], quantity(phase["latency_s"], "s"), str(phase["bound_by"])] for phase in phases]
+    return render_table(["phase", Column("latency", right=True), "bound by"], rows)
+
+
+def _traffic(document: dict[str, Any]) -> str:
+    from einsum.units import format_quantity as quantity
+
+    rows = [
+        [level * (tensor == "total"), tensor, quantity(moved["read"], "bytes"), quantity(moved["write"], "bytes")]
+        for level, tensors in document["traffic_bytes"].items()
+        for tensor, moved in sorted(tensors.items(), key=lambda item: item[0] != "total")
+    ]
+    columns = ["memory", "tensor", Column("read", right=True), Column("write", right=True)]
+    return render_table(columns, rows) if rows else ""
+
+
+def _utilization(document: dict[str, Any]) -> str:
+    rows = list(_utilization_rows(document))
+    return render_table(["unit", "Einsum", Column("utilization", right=True)], rows) if rows else ""
+
+
+def _utilization_rows(document: dict[str, Any]) -> Iterator[list[str]]:
+    from einsum.units import format_quantity as quantity
+
+    for unit, value in document["utilization"].items():
+        yield [unit, "total", quantity(value, "fraction")]
+        for name, part in document["utilization_by_einsum"].get(unit, {}).items():
+            yield ["", name, quantity(part, "fraction")]
+
+
+def _energy(document: dict[str, Any]) -> str:
+    from einsum.units import format_quantity as quantity
+
+    total = document["energy_j"] or 1.0
+    rows = [
+        [name, quantity(energy, "j"), quantity(energy / total, "fraction")]
+        for name, energy in document["energy_by_component_j"].items()
+    ]
+    columns = ["component", Column("energy", right=True), Column("share", right=True)]
+    return render_table(columns, rows) if rows else ""

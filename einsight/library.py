@@ -1,0 +1,55 @@
+"""Finding a description when only its name is known: which kind it is, and what the libraries hold of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from einsum.errors import SpecError, nearest
+from einsum.specfile import LIBRARIES, find_spec, list_library, load_yaml
+
+KINDS = tuple(LIBRARIES)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One description: its kind, name, first sentence and source."""
+
+    kind: str
+    name: str
+    description: str
+    source: str
+
+
+def kind_of(text: str) -> str | None:
+    """The kind that a word such as `mapping` or `mappings` names, or None."""
+    singular = {kind + "s": kind for kind in KINDS} | {kind: kind for kind in KINDS}
+    return singular.get(text.lower())
+
+
+def entries(kind: str) -> list[Entry]:
+    """What the library of one kind holds, by name."""
+    return [_entry(kind, name, load_yaml(find_spec(kind, name))) for name in list_library(kind)]
+
+
+def locate(name_or_path: str) -> tuple[str, str]:
+    """The kind and the name (or path) of a description. Raises SpecError for an unknown or an ambiguous name."""
+    if Path(name_or_path).suffix in (".yaml", ".yml"):
+        data = load_yaml(name_or_path)
+        kinds = [kind for kind in KINDS if kind in data]
+        if not kinds:
+            raise SpecError(f"expected one of the keys {', '.join(KINDS)} with the name", file=name_or_path)
+        return kinds[0], name_or_path
+    found = [kind for kind in KINDS if name_or_path in list_library(kind)]
+    if not found:
+        known = [name for kind in KINDS for name in list_library(kind)]
+        raise SpecError(f"nothing in the libraries is called '{name_or_path}'{nearest(name_or_path, known)}")
+    if len(found) > 1:
+        raise SpecError(f"'{name_or_path}' is the name of several; say which: {' or '.join(found)} {name_or_path}")
+    return found[0], name_or_path
+
+
+def _entry(kind: str, name: str, data: dict[str, Any]) -> Entry:
+    description = " ".join(str(data.get("description", "")).split())
+    return Entry(kind, name, description.split(". ")[0].rstrip("."), " ".join(str(data.get("source", "")).split()))

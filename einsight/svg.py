@@ -1,0 +1,77 @@
+"""A few shapes of SVG: boxes with text, and curves between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from xml.sax.saxutils import escape
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+FONT_SIZE = 12
+CHARACTER = 7.2
+"""Width to leave for a character: the widest of these fonts needs about 0.6 em on average."""
+LINE = 16
+
+
+@dataclass
+class Svg:
+    """A picture that grows: shapes are added in the order in which they are painted."""
+
+    width: float
+    height: float
+    title: str = ""
+    _shapes: list[str] = field(default_factory=list)
+
+    def box(
+        self, x: float, y: float, width: float, height: float, lines: Sequence[str], fill: str, edge: str = "#33506e"
+    ) -> None:
+        """A box with its centre at (x, y) and centred lines of text; the first line is bold."""
+        self._shapes.append(
+            f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="7" '
+            f'fill="{fill}" stroke="{edge}"/>'
+        )
+        first = y - (len(lines) - 1) * LINE / 2 + FONT_SIZE / 3
+        for number, line in enumerate(lines):
+            weight = ' font-weight="bold"' if number == 0 else ""
+            self._shapes.append(
+                f'<text x="{x:.1f}" y="{first + number * LINE:.1f}" text-anchor="middle"{weight}>{escape(line)}</text>'
+            )
+
+    def text(self, x: float, y: float, text: str, size: float = FONT_SIZE, color: str = "#1c2733") -> None:
+        """A line of text that begins at (x, y)."""
+        self._shapes.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}">{escape(text)}</text>')
+
+    def curve(self, points: Sequence[tuple[float, float]], color: str, label: str = "", dashed: bool = False) -> None:
+        """A smooth curve downwards through `points`, with an arrow at its end and a label shown on hovering."""
+        path = f"M {points[0][0]:.1f} {points[0][1]:.1f}"
+        for (x0, y0), (x1, y1) in pairwise(points):
+            middle = (y0 + y1) / 2
+            path += f" C {x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}"
+        self._path(path, color, label, dashed)
+
+    def loop(self, x: float, y: float, size: float, color: str, label: str = "") -> None:
+        """A dashed arrow from (x, y), the right side of a box, out and back to it."""
+        path = f"M {x:.1f} {y + size:.1f} C {x + 3 * size:.1f} {y + size:.1f} {x + 3 * size:.1f} {y - size:.1f} "
+        self._path(f"{path}{x:.1f} {y - size:.1f}", color, label, dashed=True)
+
+    def _path(self, path: str, color: str, label: str, dashed: bool) -> None:
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        self._shapes.append(
+            f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.5"{dash} marker-end="url(#arrow)">'
+            f"<title>{escape(label)}</title></path>"
+        )
+
+    def __str__(self) -> str:
+        """The document."""
+        return "\n".join([
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
+            f'width="{self.width:.0f}" height="{self.height:.0f}" font-family="{FONT}" '
+            f'font-size="{FONT_SIZE}" fill="#1c2733">',
+            f"<title>{escape(self.title)}</title>",
+            '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            'orient="auto"><path d="M 0 0 L 8 4 L 0 8 z" fill="#666666"/></marker></defs>',
+            f'<rect width="{self.width:.0f}" height="{self.height:.0f}" fill="white"/>',
+            *self._shapes,
+            "</svg>\n",
+        ])
