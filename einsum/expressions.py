@@ -150,35 +150,37 @@ def _either(cursor: Cursor) -> Node:
 
 
 def _each(cursor: Cursor) -> Node:
-    node = _negated(cursor)
+    node = parse_condition(cursor)
     while token := cursor.accept("and"):
-        node = Logic("and", node, _negated(cursor), token.column)
+        node = Logic("and", node, parse_condition(cursor), token.column)
     return node
 
 
-def _negated(cursor: Cursor) -> Node:
+def parse_condition(cursor: Cursor) -> Node:
+    """One comparison or arithmetic expression, with `not` before it: what stands between `and` and `or`."""
     token = cursor.accept("not")
     if not token:
         return _compared(cursor)
     cursor.nest()
-    node = Not(_negated(cursor), token.column)
+    node = Not(parse_condition(cursor), token.column)
     cursor.unnest()
     return node
 
 
 def _compared(cursor: Cursor) -> Node:
     """A comparison; a chain `a < b < c` means `a < b and b < c`."""
-    left = _sum(cursor)
+    left = parse_arithmetic(cursor)
     result: Node | None = None
     while token := cursor.accept(*COMPARISONS):
-        right = _sum(cursor)
+        right = parse_arithmetic(cursor)
         link = Comparison(token.text, left, right, token.column)
         result = link if result is None else Logic("and", result, link, token.column)
         left = right
     return left if result is None else result
 
 
-def _sum(cursor: Cursor) -> Node:
+def parse_arithmetic(cursor: Cursor) -> Node:
+    """Sums and products, without comparisons."""
     node = _product(cursor)
     while token := cursor.accept("+", "-"):
         node = Operation(token.text, (node, _product(cursor)), token.column)
