@@ -13,8 +13,9 @@ gives their sequence for one design point (the event evaluator asks for it, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +77,20 @@ class Step:
     work: Mapping[str, Array | float] = field(default_factory=dict)
 
 
+class TileOrder(Protocol):
+    """The sequence of tile classes of one stream instance at one design point."""
+
+    def __call__(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
+        """Class of each tile in execution order, or of the first `limit` tiles."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """A sequence of tiles that run the same steps.
 
     counts        tiles of each class, (points, classes), for one instance
-    order         order(point, instance) -> class of each tile, int32 (tiles,), consistent with `counts`
+    order         order(point, instance, limit=None) -> class of each tile, int32 (tiles,), consistent with `counts`;
+                  with a limit, that of the first `limit` tiles only (a stream may have more tiles than memory holds)
     instances     identical or similar copies of the stream (thread blocks of a grid), (points,); each runs all tiles
     slots         instances that one copy of the private resources holds at a time (occupancy), (points,)
     hidden_fill   the first tile's fill and the last one's drain are overlapped with work outside the program
@@ -90,7 +99,7 @@ class Stream:
     name: str
     steps: tuple[Step, ...]
     counts: Array
-    order: Callable[[int, int], NDArray[np.int32]]
+    order: TileOrder
     instances: Array | int = 1
     slots: Array | int = 1
     hidden_fill: bool = False
@@ -107,9 +116,19 @@ class Phase:
 
 @dataclass(frozen=True)
 class TileProgram:
-    """Phases in order, the resources that they use, and what the lowering assumed (shown in every Result)."""
+    """Phases in order, what they run on, and what the lowering assumed (shown in every Result).
+
+    energy_j     (component, action) -> energy of one action, (points, 1)
+    peak_per_s   unit -> operation slots per second of all its processing elements, (points, 1)
+    clock_hz     the clock in which cycles are counted, (points, 1)
+    area_m2      silicon area, (points, 1); None when the architecture does not say
+    """
 
     phases: tuple[Phase, ...]
     resources: Mapping[str, Resource]
-    points: int = 1
+    points: int
+    energy_j: Mapping[tuple[str, str], Array]
+    peak_per_s: Mapping[str, Array]
+    clock_hz: Array
+    area_m2: Array | None = None
     assumptions: tuple[str, ...] = ()

@@ -1,0 +1,146 @@
+"""Lowering: a bound mapping becomes a tile program.
+
+For each phase the tile loops are the loops around all that it computes; loops further in are folded into the steps of a
+tile. A leaf becomes a compute step on its unit with the accesses it makes; a hold becomes fill steps (and drain steps
+for what is produced in it); each memory with a limited bandwidth gets a step for the bytes that pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from architectures import EvaluatedArchitecture
+from einsum.cascade import Cascade
+from einsum.errors import SpecError
+from mappings.capacity import spilled_shares
+from mappings.movement import PositionsNeeded, Ranks, column
+from mappings.nest import Binder, Hold, PhaseNest, as_points
+from mappings.operands import Homes
+from mappings.program import Array, Phase, Resource, Stream, TileProgram
+from mappings.schema import Node
+from mappings.streams import StreamLowering
+from mappings.tiles import TileSpace
+
+
+def lower(
+    cascade: Cascade,
+    machine: EvaluatedArchitecture,
+    nest: tuple[Node, ...],
+    env: Mapping[str, Any],
+    points: int,
+    *,
+    hidden_fill: bool = False,
+) -> TileProgram:
+    """The tile program of a nest over a cascade on an evaluated architecture, at `points` design points at once.
+
+    `env` has a value (a number or an array of `points`) for every name. SpecError for a mapping that is not legal, with
+    the first obstacle; `nest.StructureVaries` when a condition differs between the points.
+    """
+    levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
+    binder = Binder(cascade, env, points, levels)
+    ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)
+    phases = binder.phases(nest, "nest")
+    _check_complete(cascade, phases)
+    store = next(iter(machine.memories))
+    outside = tuple(name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate")
+    root = Hold(store, store, outside, np.ones((points, 1)), False, False, False, (), "the outermost memory")
+    homes = Homes(cascade, ranks, phases, root)
+    homes.check()
+    extents = base_extents(cascade, env, points)
+    tensor_bytes = word_bytes(cascade, machine, env, points)
+    lowered = []
+    for phase in phases:
+        spilled = spilled_shares(phase, homes, machine, extents, tensor_bytes)
+        stream = _lower_phase(phase, homes, machine, extents, tensor_bytes, spilled, env, hidden_fill)
+        lowered.append(Phase(phase.name, (stream,)))
+    used = {step.resource for phase in lowered for stream in phase.streams for step in stream.steps}
+    return TileProgram(
+        phases=tuple(lowered),
+        resources={name: Resource(name) for name in used if name is not None},
+        points=points,
+        energy_j={key: column(value) for key, value in machine.action_energies_j().items()},
+        peak_per_s={name: column(unit.elements * unit.clock_hz * unit.copies) for name, unit in machine.units.items()},
+        clock_hz=column(machine.clock_hz),
+        area_m2=None if machine.area_m2 is None else column(machine.area_m2),
+        assumptions=_assumptions(lowered, hidden_fill),
+    )
+
+
+def base_extents(cascade: Cascade, env: Mapping[str, Any], points: int) -> dict[str, Array]:
+    """Extent of every base rank, (points, 1); SpecError below 1."""
+    parts = {name for part in cascade.partitions.values() for name in (part.outer, part.inner)}
+    extents = {}
+    for name, rank in cascade.ranks.items():
+        if name not in parts:
+            key = f"ranks.{name}"
+            try:
+                value = rank.extent.evaluate(env)
+            except SpecError as error:
+                raise error.located(key=key) from None
+            extents[name] = as_points(value, points, key, 1, str(rank.extent))
+    return extents
+
+
+def word_bytes(
+    cascade: Cascade, machine: EvaluatedArchitecture, env: Mapping[str, Any], points: int
+) -> dict[str, Array]:
+    """Bytes of one word of each tensor: its own bits, or the architecture's word."""
+    return {
+        name: column(machine.word_bytes)
+        if tensor.bits is None
+        else as_points(tensor.bits.evaluate(env), points, f"tensors.{name}.bits", 1, str(tensor.bits)) / 8
+        for name, tensor in cascade.tensors.items()
+    }
+
+
+def _lower_phase(
+    phase: PhaseNest,
+    homes: Homes,
+    machine: EvaluatedArchitecture,
+    extents: Mapping[str, Array],
+    tensor_bytes: Mapping[str, Array],
+    spilled: Mapping[Hold, Array],
+    env: Mapping[str, Any],
+    hidden_fill: bool,
+) -> Stream:
+    """The stream of a phase. Loops are told apart into first, middle and last iterations only where that matters."""
+    points = next(iter(extents.values())).shape[0]
+    positions = [False] * len(phase.tile_loops)
+    while True:
+        space = TileSpace.build(phase.tile_loops, extents, positions, points)
+        lowering = StreamLowering(phase, homes, machine, space, tensor_bytes, spilled, env)
+        try:
+            steps = lowering.steps()
+        except PositionsNeeded as needed:
+            for place in needed.places:
+                positions[place] = True
+            continue
+        return Stream(phase.name, steps, space.counts, space.order, hidden_fill=hidden_fill)
+
+
+def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:
+    computed = [name for phase in phases for leaf in phase.leaves for name in leaf.einsums]
+    for einsum in cascade.einsums:
+        if einsum.name not in computed:
+            raise SpecError(f"the mapping never computes {einsum.name} of cascade '{cascade.name}'", key="nest")
+    twice = next((name for name in computed if computed.count(name) > 1), None)
+    if twice:
+        raise SpecError(f"the mapping computes {twice} more than once", key="nest")
+    place = {name: index for index, phase in enumerate(phases) for leaf in phase.leaves for name in leaf.einsums}
+    for einsum in cascade.einsums:
+        for access in einsum.inputs:
+            for made in cascade.einsums:
+                if made.output.tensor == access.tensor and place[made.name] > place[einsum.name]:
+                    raise SpecError(f"{einsum.name} is computed in a phase before {made.name}, which it reads", key="nest")
+
+
+def _assumptions(phases: list[Phase], hidden_fill: bool) -> tuple[str, ...]:
+    notes = ["memory traffic overlaps with computation where buffers allow it; accesses are charged by their bytes"]
+    if hidden_fill:
+        notes.append("the pipeline's fill and drain overlap with work before and after the program")
+    if len(phases) > 1:
+        notes.append(f"{len(phases)} phases run one after another")
+    return tuple(notes)

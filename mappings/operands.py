@@ -1,0 +1,208 @@
+"""Where each operand lives: the chain of holds between memory and every leaf, and when each leaf is due.
+
+Rules. An input or output is at home in the outermost memory. An intermediate needs a hold that encloses its producer
+and all its consumers; without one its traffic would vanish, so that is an error. An Einsum inside a loop over a rank that
+it does not iterate runs once per such loop: in its last iteration if it waits for a value that the loop completes, in its
+first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from einsum.access import Access
+from einsum.cascade import Cascade
+from einsum.einsum import Einsum
+from einsum.errors import SpecError
+from mappings.movement import Ranks
+from mappings.nest import Hold, Leaf, PhaseNest
+from mappings.tiles import Loop
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A loop over a rank that a leaf does not iterate: the leaf runs in its first or its last iteration."""
+
+    loop: Loop
+    side: Literal["first", "last"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One access of a leaf: the hold it reads or writes, None for the registers of the leaf's own unit."""
+
+    access: Access
+    einsum: Einsum
+    hold: Hold | None
+
+
+@dataclass(frozen=True)
+class Homes:
+    """The holds of a whole mapping and who uses them."""
+
+    cascade: Cascade
+    ranks: Ranks
+    phases: tuple[PhaseNest, ...]
+    root: Hold
+
+    def leaf_of(self, einsum: str) -> Leaf | None:
+        """The leaf that computes an Einsum; None when no leaf does."""
+        return next((leaf for leaf in self.leaves if einsum in leaf.einsums), None)
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """All leaves in order."""
+        return tuple(leaf for phase in self.phases for leaf in phase.leaves)
+
+    def chain(self, leaf: Leaf, tensor: str) -> tuple[Hold, ...]:
+        """Holds of a tensor on the way to a leaf, outermost first, staging left out."""
+        holds = tuple(hold for hold in leaf.holds if tensor in hold.tensors and not hold.staged)
+        return holds if self.cascade.tensors[tensor].kind == "intermediate" else (self.root, *holds)
+
+    def producers(self, tensor: str) -> tuple[Leaf, ...]:
+        """Leaves that produce a tensor."""
+        return tuple(leaf for leaf in self.leaves if any(self.writes(name) == tensor for name in leaf.einsums))
+
+    def consumers(self, tensor: str) -> tuple[Leaf, ...]:
+        """Leaves that read a tensor."""
+        return tuple(
+            leaf
+            for leaf in self.leaves
+            if any(access.tensor == tensor for name in leaf.einsums for access in self.cascade.einsum(name).inputs)
+        )
+
+    def writes(self, einsum: str) -> str:
+        """The tensor that an Einsum produces."""
+        return self.cascade.einsum(einsum).output.tensor
+
+    def source(self, leaf: Leaf, tensor: str) -> Hold | None:
+        """The hold that a leaf reads a tensor from; None when the leaf itself has just produced it."""
+        producers = self.producers(tensor)
+        iterative = bool(self.ranks.iterative(tensor))
+        if leaf in producers and not (iterative and self.chain(leaf, tensor)):
+            return None
+        chain = self.chain(leaf, tensor)
+        if chain:
+            return chain[-1]
+        made = producers[0] if producers else None
+        where = f"computed at {made.key}" if made else "never computed"
+        raise SpecError(
+            f"tensor '{tensor}' ({where}) is read by {leaf.name}, but no memory that encloses both holds it; keep it "
+            f"there, or in {self.root.level}",
+            key=leaf.key,
+        )
+
+    def target(self, leaf: Leaf, tensor: str) -> Hold | None:
+        """The hold that a leaf writes a tensor to; None when nothing outside the leaf reads it."""
+        chain = self.chain(leaf, tensor)
+        if chain:
+            return chain[-1]
+        outside = [reader for reader in self.consumers(tensor) if reader is not leaf]
+        if not outside:
+            return None
+        raise SpecError(
+            f"tensor '{tensor}' is computed by {leaf.name} and read by {outside[0].name}, but no memory that encloses "
+            f"both holds it; keep it there, or in {self.root.level}",
+            key=leaf.key,
+        )
+
+    def check(self) -> None:
+        """SpecError unless every intermediate has a home that encloses its producer and all its consumers."""
+        for name, tensor in self.cascade.tensors.items():
+            if tensor.kind != "intermediate":
+                continue
+            for producer in self.producers(name):
+                for reader in self.consumers(name):
+                    if reader is producer:
+                        continue
+                    made, used = self.chain(producer, name), self.chain(reader, name)
+                    if not any(hold in used for hold in made):
+                        raise SpecError(
+                            f"tensor '{name}' goes from {producer.name} to {reader.name}, but no memory that encloses "
+                            f"both holds it; keep it there, or in {self.root.level}",
+                            key=reader.key,
+                        )
+
+    def parent(self, leaf_chain: Sequence[Hold], hold: Hold) -> Hold | None:
+        """The next hold outwards in a chain."""
+        place = list(leaf_chain).index(hold)
+        return leaf_chain[place - 1] if place else None
+
+    def gates(self, leaf: Leaf) -> tuple[Gate, ...]:
+        """Loops above a leaf that it does not iterate. SpecError for a consumer of an unfinished reduction."""
+        result = []
+        for loop in leaf.loops:
+            unfinished = self._unfinished(leaf, loop)
+            iterates = self._iterates(leaf, loop)
+            if iterates and unfinished:
+                raise SpecError(
+                    f"{leaf.name} needs '{unfinished}' complete over rank '{loop.name}', but runs inside the loop over "
+                    f"'{loop.name}' that computes it; close that loop first",
+                    key=leaf.key,
+                )
+            if not iterates:
+                result.append(Gate(loop, "last" if unfinished or self._waits(leaf, loop) else "first"))
+        return tuple(result)
+
+    def _iterates(self, leaf: Leaf, loop: Loop) -> bool:
+        ranks = {rank for name in leaf.einsums for rank in self.cascade.einsum(name).ranks}
+        return any(loop.name in self.ranks.names_moving(rank) for rank in ranks)
+
+    def _waits(self, leaf: Leaf, loop: Loop) -> bool:
+        """Whether a leaf reads, directly or not, what other leaves inside the loop compute per iteration."""
+        return any(self._iterates(source, loop) for source in self._sources(leaf, loop))
+
+    def _unfinished(self, leaf: Leaf, loop: Loop) -> str | None:
+        """A tensor that the leaf depends on and that is complete only when the loop ends."""
+        for reader in (leaf, *self._sources(leaf, loop)):
+            for name in reader.einsums:
+                for access in self.cascade.einsum(name).inputs:
+                    if access.tensor in {self.writes(other) for other in reader.einsums}:
+                        continue
+                    if any(self._completed_by(loop, access, made) for made in self._inside(access.tensor, loop)):
+                        return access.tensor
+        return None
+
+    def _completed_by(self, loop: Loop, access: Access, producer: Leaf) -> bool:
+        """Whether the loop reduces what is accessed, or the access takes the final value along the loop's rank."""
+        moving = [
+            einsum
+            for einsum in map(self.cascade.einsum, producer.einsums)
+            if einsum.output.tensor == access.tensor
+        ]
+        for einsum in moving:
+            if any(loop.name in self.ranks.names_moving(rank) for rank in einsum.reduced):
+                return True
+            last = self.ranks.iterative(access.tensor)
+            if any(loop.name in self.ranks.names_moving(rank) for rank in last) and not last & set(access.ranks):
+                return True
+        return False
+
+    def _inside(self, tensor: str, loop: Loop) -> list[Leaf]:
+        return [leaf for leaf in self.producers(tensor) if loop in leaf.loops]
+
+    def _sources(self, leaf: Leaf, loop: Loop) -> list[Leaf]:
+        """Leaves inside the loop that a leaf depends on, through values of the same iteration."""
+        found: list[Leaf] = []
+        pending = [leaf]
+        while pending:
+            reader = pending.pop()
+            for name in reader.einsums:
+                for access in self.cascade.einsum(name).inputs:
+                    for made in self._inside(access.tensor, loop):
+                        if made is not leaf and made not in found and not self._previous(access, made):
+                            found.append(made)
+                            pending.append(made)
+        return found
+
+    def _previous(self, access: Access, producer: Leaf) -> bool:
+        """Whether an access takes the value of the iteration before: the running state of an iterative rank."""
+        return is_previous(self.ranks, access)
+
+
+def is_previous(ranks: Ranks, access: Access) -> bool:
+    """Whether an access to an iterative tensor reads the value before this iteration's update (`X[i]`, not `X[i+1]`)."""
+    latest = ranks.iterative(access.tensor)
+    return any(index.rank in latest for index in access.indices)

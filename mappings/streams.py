@@ -1,0 +1,165 @@
+"""One phase as a stream: fill, compute and drain steps with their dependences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from architectures import EvaluatedArchitecture
+from einsum.errors import SpecError
+from mappings.accounts import Account, Ledger, memory_steps
+from mappings.leaves import LeafWork
+from mappings.movement import column, inner_loops, visits
+from mappings.nest import Hold, Leaf, Pause, PhaseNest
+from mappings.operands import Homes
+from mappings.ordering import Ordering
+from mappings.program import Array, Dependence, Step
+from mappings.tiles import TileSpace
+
+
+class StreamLowering:
+    """Lowers one phase over one tile space."""
+
+    def __init__(
+        self,
+        phase: PhaseNest,
+        homes: Homes,
+        machine: EvaluatedArchitecture,
+        space: TileSpace,
+        tensor_bytes: Mapping[str, Array],
+        spilled: Mapping[Hold, Array],
+        env: Mapping[str, Any],
+    ) -> None:
+        """`spilled`: the part of a hold that does not fit; see `capacity.spilled_shares`."""
+        self.phase = phase
+        self.homes = homes
+        self.machine = machine
+        self.space = space
+        self.env = env
+        self.ledger = Ledger(machine, tensor_bytes, spilled)
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps of the phase, every one after those that come before it in a tile."""
+        fills, fill_names = self._fills()
+        ordering = Ordering(self.phase, self.homes, self.space)
+        computed: list[Step] = []
+        for leaf in self.phase.leaves:
+            work = LeafWork(leaf, self.phase, self.homes, self.machine, self.space, self.ledger)
+            after = ordering.before(leaf) + tuple(
+                Dependence(name) for hold, tensor in work.sources for name in fill_names.get((hold, tensor), ())
+            )
+            computed += work.steps(after)
+        for pause in ordering.pauses:
+            computed.append(self._pause(pause, ordering.before(pause)))
+        return (*fills, *computed, *self._drains())
+
+    def _pause(self, pause: Pause, after: tuple[Dependence, ...]) -> Step:
+        if pause.unit is not None:
+            self.machine.unit(pause.unit)
+        clock = self.machine.clock_hz if pause.unit is None else self.machine.units[pause.unit].clock_hz
+        return Step(pause.name, None, 0.0, pause.cycles / column(clock), after)
+
+    def depth(self, hold: Hold) -> int:
+        """Tile loops above a hold."""
+        return sum(loop in self.phase.tile_loops for loop in hold.loops)
+
+    def _moved(self, hold: Hold, tensor: str, side: Any) -> tuple[Array, Array]:
+        """(words, words of tiles seen for the first time) that pass between a hold and its parent, per tile."""
+        depth = self.depth(hold)
+        access = self._access(tensor)
+        shape = self.homes.ranks.shape(access)
+        below = [loop for loop in hold.loops if loop not in self.phase.tile_loops]
+        inner = inner_loops(below, self.space.sizes[-1])
+        count = visits(shape.moved_by, self.space, depth, inner, side=side)
+        words = self.homes.ranks.moved_words(shape, self.space.sizes[depth], inner)
+        return words * count.all, words * count.distinct
+
+    def _access(self, tensor: str) -> Any:
+        """The access that shapes a tensor's tile: its producer's, or the first consumer's for an input."""
+        cascade = self.homes.cascade
+        made = [einsum.output for einsum in cascade.einsums if einsum.output.tensor == tensor]
+        read = [access for einsum in cascade.einsums for access in einsum.inputs if access.tensor == tensor]
+        return (made + read)[0]
+
+    def _in_scope(self, hold: Hold, leaves: Sequence[Leaf]) -> list[Leaf]:
+        return [leaf for leaf in leaves if hold in leaf.holds]
+
+    def _fills(self) -> tuple[list[Step], dict[tuple[Hold, str], list[str]]]:
+        """Steps that load tiles into holds from further out, and their names."""
+        steps: list[Step] = []
+        names: dict[tuple[Hold, str], list[str]] = {}
+        for hold in self.phase.holds:
+            for tensor in () if hold.staged else hold.tensors:
+                readers = self._in_scope(hold, [r for r in self.homes.consumers(tensor) if r in self.phase.leaves])
+                if not readers or self._in_scope(hold, self.homes.producers(tensor)):
+                    continue
+                chain = self.homes.chain(readers[0], tensor)
+                chain = chain[: chain.index(hold) + 1]
+                if len(chain) < 2 or self._loaded_before(hold, tensor):
+                    continue
+                account = Account()
+                words = self._moved(hold, tensor, "first")[0] * self.ledger.kept(hold)
+                self.ledger.access(account, chain[:-1], tensor, words, 0.0)
+                self.ledger.access_own(account, hold, tensor, 0.0, words)
+                made = self._steps(f"load {tensor} into {hold.level}", account, self._buffered(hold, readers))
+                names.setdefault((hold, tensor), []).extend(step.name for step in made)
+                steps += made
+        return steps, names
+
+    def _loaded_before(self, hold: Hold, tensor: str) -> bool:
+        """Whether an earlier phase under the same hold has loaded the tensor already."""
+        for phase in self.homes.phases:
+            if phase is self.phase:
+                return False
+            if any(hold in leaf.holds for leaf in self.homes.consumers(tensor) if leaf in phase.leaves):
+                return True
+        return False
+
+    def _drains(self) -> list[Step]:
+        """Steps that write tiles of holds back further out, and reload partial results."""
+        steps: list[Step] = []
+        cascade = self.homes.cascade
+        for hold in self.phase.holds:
+            for tensor in () if hold.staged else hold.tensors:
+                makers = self._in_scope(hold, [m for m in self.homes.producers(tensor) if m in self.phase.leaves])
+                if not makers:
+                    continue
+                outside = [leaf for leaf in self.homes.consumers(tensor) if hold not in leaf.holds]
+                if cascade.tensors[tensor].kind != "output" and not outside:
+                    continue
+                chain = self.homes.chain(makers[0], tensor)
+                chain = chain[: chain.index(hold) + 1]
+                if len(chain) < 2:
+                    continue
+                every, distinct = self._moved(hold, tensor, "last")
+                kept = self.ledger.kept(hold)
+                account = Account()
+                self.ledger.access(account, chain[:-1], tensor, (every - distinct) * kept, every * kept)
+                self.ledger.access_own(account, hold, tensor, every * kept, (every - distinct) * kept)
+                after = tuple(Dependence(maker.name) for maker in makers)
+                steps += self._steps(f"store {tensor} from {hold.level}", account, after)
+        return steps
+
+    def _steps(self, name: str, account: Account, after: tuple[Dependence, ...]) -> list[Step]:
+        """Steps of a transfer: one for each port that limits it; the first carries the account."""
+        steps = memory_steps(name, account, self.machine, after) or [Step(name, None, 0.0, 0.0, after)]
+        first = steps[0]
+        carrier = Step(
+            first.name, first.resource, first.busy_s, first.latency_s, first.after, account.traffic(), account.actions
+        )
+        return [carrier, *steps[1:]]
+
+    def _buffered(self, hold: Hold, readers: Sequence[Leaf]) -> tuple[Dependence, ...]:
+        """A load waits until the tile that it replaces has been used: `buffers` tiles of the hold back."""
+        if any(loop not in self.phase.tile_loops for loop in hold.loops):
+            return ()  # inside one tile; the whole tile's accesses are one step
+        inside = np.ones((self.space.counts.shape[0], 1))
+        for state in self.space.states[self.depth(hold) :]:
+            inside = inside * state.trips.max(axis=1, keepdims=True)
+        ahead = 1.0 if hold.rolling else hold.buffers - 1
+        distance = (ahead * inside + 1)[:, 0]
+        if not hold.rolling and (hold.buffers < 1).any():
+            raise SpecError(f"expected at least one buffer for '{hold.name}'", key=hold.key)
+        return tuple(Dependence(reader.name, distance) for reader in readers)

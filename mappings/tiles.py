@@ -1,0 +1,160 @@
+"""Tile spaces: the iterations of a loop nest, gathered into classes of tiles that are alike.
+
+A nest of loops over chunks of ranks visits many tiles, but few kinds of them: the last chunk of a rank may be ragged,
+and some work belongs to the first or the last iteration of a loop only. A `TileSpace` enumerates those kinds with
+their exact counts, for many design points at once, and can also list the kinds in execution order for one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mappings.program import Array
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One temporal loop: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
+
+    `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition.
+    """
+
+    name: str
+    rank: str
+    chunk: Array
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What a tile class says of one loop: trips of the loop, and whether the tile lies in its first or last one.
+
+    Each is (points, classes). `first` and `last` are None when nobody asked for the position in this loop.
+    """
+
+    trips: Array
+    first: Flags | None
+    last: Flags | None
+
+
+@dataclass(frozen=True)
+class TileSpace:
+    """The tile classes of a nest.
+
+    loops    outermost first
+    counts   tiles of each class, (points, classes)
+    states   one LoopState per loop
+    sizes    sizes[d][rank]: coordinates of a rank in one iteration of the d outermost loops, (points, classes)
+    """
+
+    loops: tuple[Loop, ...]
+    counts: Array
+    states: tuple[LoopState, ...]
+    sizes: tuple[Mapping[str, Array], ...]
+    _children: tuple[NDArray[np.int32], ...]
+    _trips: tuple[Array, ...]
+
+    @classmethod
+    def build(
+        cls, loops: Sequence[Loop], extents: Mapping[str, Array], positions: Sequence[bool], points: int
+    ) -> TileSpace:
+        """Enumerate the classes of `loops` over ranks of the given extents, (points, 1) each.
+
+        positions[k] asks to keep first, middle and last iterations of loop k apart.
+        """
+        shape = (points, 1)
+        counts = np.ones(shape)
+        sizes: list[dict[str, Array]] = [{rank: np.broadcast_to(extent, shape) for rank, extent in extents.items()}]
+        states: list[LoopState] = []
+        children: list[NDArray[np.int32]] = []
+        trips_before: list[Array] = []
+        for loop, position in zip(loops, positions, strict=True):
+            parent = sizes[-1][loop.rank]
+            trips = np.ceil(parent / loop.chunk)
+            segments = _segments(parent, loop.chunk, trips, position)
+            classes = counts.shape[1]
+            take = np.repeat(np.arange(classes), len(segments))
+            counts = counts[:, take] * _flatten([segment.count for segment in segments])
+            used = np.flatnonzero((counts > 0).any(axis=0))
+            child = np.full((classes, 3), -1, dtype=np.int32)
+            for index, column in enumerate(used):
+                child[take[column], list(segments[column % len(segments)].slots)] = index
+            children.append(child)
+            trips_before.append(trips)
+            keep = take[used]
+            counts = counts[:, used]
+            sizes = [{rank: size[:, keep] for rank, size in level.items()} for level in sizes]
+            states = [_narrow(state, keep) for state in states]
+            sizes.append({**sizes[-1], loop.rank: _flatten([segment.size for segment in segments])[:, used]})
+            first, last = (
+                _flatten([getattr(segment, side) for segment in segments])[:, used] if position else None
+                for side in ("first", "last")
+            )
+            states.append(LoopState(trips[:, keep], first, last))
+        return cls(tuple(loops), counts, tuple(states), tuple(sizes), tuple(children), tuple(trips_before))
+
+    def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
+        """Class of each tile in execution order (see `program.TileOrder`)."""
+        del instance  # every instance of a nest runs the same tiles
+        sequence = np.zeros(1, dtype=np.int32)
+        for child, trips in zip(self._children, self._trips, strict=True):
+            row = point if trips.shape[0] > 1 else 0
+            lengths = trips[row][sequence].astype(np.int64)
+            if limit is not None:
+                wanted = int(np.searchsorted(np.cumsum(lengths), limit)) + 1
+                sequence, lengths = sequence[:wanted], lengths[:wanted].copy()
+                lengths[-1] = min(lengths[-1], max(limit - int(lengths[:-1].sum()), 1)) if lengths.size else 0
+            ends = np.cumsum(lengths)
+            index = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
+            parents = np.repeat(sequence, lengths)
+            total = np.repeat(trips[row][sequence].astype(np.int64), lengths)
+            slot = np.where(index == total - 1, 2, np.where(index == 0, 0, 1))
+            sequence = child[parents, slot]
+        return sequence
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Iterations of a loop that are alike: those in `slots` (0: first of several, 1: middle, 2: last or only one)."""
+
+    slots: tuple[int, ...]
+    count: Array
+    size: Array
+    first: Flags
+    last: Flags
+
+
+def _segments(parent: Array, chunk: Array, trips: Array, position: bool) -> list[_Segment]:
+    """The kinds of iterations of a loop over `parent` coordinates: merged where nothing asks to tell them apart."""
+    remainder = parent - (trips - 1) * chunk
+    single = trips == 1
+    full = np.minimum(chunk, parent)
+    no = np.zeros(parent.shape, dtype=bool)
+    if position:
+        return [
+            _Segment((0,), np.where(single, 0.0, 1.0), full, ~no, no),
+            _Segment((1,), np.maximum(trips - 2, 0.0), full, no, no),
+            _Segment((2,), np.ones(parent.shape), remainder, single, ~no),
+        ]
+    if (remainder == full).all():
+        return [_Segment((0, 1, 2), trips, full, no, no)]
+    return [_Segment((0, 1), trips - 1, full, no, no), _Segment((2,), np.ones(parent.shape), remainder, no, no)]
+
+
+def _flatten(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Interleave (points, classes) arrays, one per segment, into (points, classes x segments)."""
+    return np.stack(columns, axis=-1).reshape(columns[0].shape[0], -1)
+
+
+def _narrow(state: LoopState, keep: NDArray[np.intp]) -> LoopState:
+    return LoopState(
+        state.trips[:, keep],
+        None if state.first is None else state.first[:, keep],
+        None if state.last is None else state.last[:, keep],
+    )

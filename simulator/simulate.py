@@ -1,0 +1,219 @@
+"""From names and settings to a Result: the one entry point of simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures import Architecture
+from einsum.cascade import Cascade
+from einsum.errors import EinsightError, SpecError, nearest
+from einsum.expressions import resolve
+from mappings import Mapping, TileProgram
+from mappings.lowering import lower
+from mappings.nest import StructureVaries
+from simulator.analytic import evaluate
+from simulator.result import Result, merge_points
+from workloads import Workload
+
+Settings = MappingABC[str, Any]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The descriptions that one simulation reads, and the values that its user sets."""
+
+    cascade: Cascade
+    architecture: Architecture
+    mapping: Mapping
+    workload: Workload | None
+    settings: Settings
+
+    @property
+    def points(self) -> int:
+        """Design points: the common length of the arrays among the settings."""
+        lengths = {name: np.size(value) for name, value in self.settings.items() if np.ndim(value) > 0}
+        distinct = {length for length in lengths.values() if length != 1}
+        if len(distinct) > 1:
+            shown = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise SpecError(f"the arrays among the settings have different lengths: {shown}")
+        if 0 in lengths.values():
+            raise SpecError("an array among the settings is empty")
+        return max(distinct, default=1)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether no setting is an array."""
+        return all(np.ndim(value) == 0 for value in self.settings.values())
+
+    def known_names(self) -> set[str]:
+        """Every name that a setting may have."""
+        known = {*self.architecture.known_names, *self.mapping.known_names, *self.cascade.variables}
+        known |= self.workload.known_names if self.workload else _free_names(self.cascade)
+        return known
+
+    def at(self, places: NDArray[np.intp]) -> Design:
+        """The same design at some of its points."""
+        chosen = {
+            name: np.asarray(value)[places] if np.size(value) > 1 else value for name, value in self.settings.items()
+        }
+        return replace(self, settings=chosen)
+
+    def environment(self) -> dict[str, Any]:
+        """Values of all variables: settings win over the mapping's table, that over definitions."""
+        env: dict[str, Any] = {}
+        if self.workload is not None:
+            env.update(self.workload.resolve(self.settings))
+            env["workload"] = self.workload.name
+        machine = self.architecture.evaluate(self.settings)
+        env.update(machine.names())
+        env.update(machine.variables)
+        env.update(self.settings)
+        if self.mapping.table is not None:
+            env = {**self._row(env), **env}
+        definitions = {**self.cascade.variables, **self.mapping.variables}
+        given = {name: value for name, value in env.items() if name not in definitions or name in self.settings}
+        given.update({name: env[name] for name in self.cascade.variables if name in env and name not in self.mapping.variables})
+        try:
+            return resolve(definitions, given)
+        except EinsightError as error:
+            inside = error.key is not None and error.key.split(".")[0] in self.mapping.variables
+            raise error.located(file=self.mapping.file if inside else None, key="variables") from None
+
+    def _row(self, env: MappingABC[str, Any]) -> dict[str, Any]:
+        table = self.mapping.table
+        assert table is not None
+        columns = [name for name in table.columns if name not in table.keys]
+        if all(name in self.settings for name in columns):
+            return {}
+        for key in table.keys:
+            if key not in env:
+                raise SpecError(f"the mapping's table needs '{key}', which nothing sets", file=table.file)
+        return table.find(env, self.points)
+
+
+def _free_names(cascade: Cascade) -> set[str]:
+    names = {name for rank in cascade.ranks.values() for name in rank.extent.names}
+    return names | {name for part in cascade.partitions.values() for name in part.size.names}
+
+
+def design(
+    cascade: str | Path | Cascade | None,
+    architecture: str | Path | Architecture | None,
+    mapping: str | Path | Mapping,
+    workload: str | Path | Workload | None,
+    settings: Settings | None = None,
+) -> Design:
+    """Load what is given by name. The mapping names the cascade and the architecture that are not given."""
+    plan = mapping if isinstance(mapping, Mapping) else Mapping.load(mapping)
+    cascade = cascade if cascade is not None else plan.header.cascade
+    architecture = architecture if architecture is not None else plan.header.architecture
+    for kind, value in (("cascade", cascade), ("architecture", architecture)):
+        if value is None:
+            raise SpecError(f"the mapping names no {kind}, so one has to be given", file=plan.file)
+    assert cascade is not None and architecture is not None
+    chosen = Design(
+        cascade if isinstance(cascade, Cascade) else Cascade.load(cascade),
+        architecture if isinstance(architecture, Architecture) else Architecture.load(architecture),
+        plan,
+        workload if workload is None or isinstance(workload, Workload) else Workload.load(workload),
+        dict(settings or {}),
+    )
+    known = chosen.known_names()
+    for name in chosen.settings:
+        if name not in known:
+            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    return chosen
+
+
+def build_program(chosen: Design) -> TileProgram:
+    """The tile program of a design; `mappings.nest.StructureVaries` when its points differ in structure."""
+    env = chosen.environment()
+    machine = chosen.architecture.evaluate(chosen.settings)
+    try:
+        return lower(
+            chosen.cascade,
+            machine,
+            chosen.mapping.nest,
+            env,
+            chosen.points,
+            hidden_fill=chosen.mapping.header.fill_drain == "hidden",
+        )
+    except EinsightError as error:
+        raise error.located(file=chosen.mapping.file) from None
+
+
+def simulate(
+    cascade: str | Path | Cascade | None = None,
+    architecture: str | Path | Architecture | None = None,
+    mapping: str | Path | Mapping = "",
+    workload: str | Path | Workload | None = None,
+    settings: Settings | None = None,
+    *,
+    end_to_end: bool = False,
+    fidelity: Literal["analytic", "event"] = "analytic",
+    trace: str | Path | None = None,
+) -> Result:
+    """Cost of a cascade on an architecture under a mapping.
+
+    settings    values for variables of workload, architecture, mapping and cascade; a number, text, or an array with
+                one value per design point. With arrays the result's values are arrays.
+    end_to_end  add the layer's other matrix products (the workload's linear layers)
+    fidelity    analytic: steady states, all points at once; event: tile by tile, one point after another
+    trace       file for a timeline in Chrome trace format (event fidelity, one point)
+
+    Raises EinsightError (SpecError for bad input), one sentence each.
+    """
+    chosen = design(cascade, architecture, mapping, workload, settings)
+    if trace is not None and fidelity != "event":
+        raise SpecError("a trace needs the event simulation: choose fidelity event")
+    if trace is not None and chosen.points > 1:
+        raise SpecError(f"a trace shows one design point, found {chosen.points}")
+    result = merge_points(_evaluated(chosen, np.arange(chosen.points), end_to_end, fidelity, trace), chosen.points)
+    return result.point(0) if chosen.scalar else result
+
+
+def _evaluated(
+    chosen: Design, places: NDArray[np.intp], end_to_end: bool, fidelity: str, trace: str | Path | None
+) -> list[tuple[NDArray[np.intp], Result]]:
+    """Results by groups of points whose programs have the same structure."""
+    try:
+        program = build_program(chosen)
+        if end_to_end:
+            program = _with_linear_layers(program, chosen)
+    except StructureVaries as varies:
+        groups = _split(chosen, varies)
+        return [part for group in groups for part in _evaluated(chosen.at(group), places[group], end_to_end, fidelity, trace)]
+    if fidelity == "analytic":
+        return [(places, evaluate(program))]
+    from simulator.event import evaluate_events
+
+    return [(places, evaluate_events(program, trace=trace))]
+
+
+def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:
+    value = np.broadcast_to(np.asarray(varies.condition.evaluate(chosen.environment())).reshape(-1), (chosen.points,))
+    return [np.flatnonzero(value == kind) for kind in np.unique(value)]
+
+
+def _with_linear_layers(program: TileProgram, chosen: Design) -> TileProgram:
+    """The program followed by the layer's other matrix products, on the same architecture."""
+    if chosen.workload is None or not chosen.workload.linear_layers:
+        raise SpecError("end to end needs a workload with linear layers")
+    if chosen.mapping.header.linear_layers is None:
+        raise SpecError("the mapping names no mapping for linear layers", file=chosen.mapping.file, key="linear_layers")
+    plan = Mapping.load(chosen.mapping.header.linear_layers)
+    phases, resources = list(program.phases), dict(program.resources)
+    for layer in chosen.workload.linear_sizes(chosen.settings):
+        sizes = {"M": layer.rows, "K": layer.inner, "N": layer.columns}
+        machine = {name: value for name, value in chosen.settings.items() if name in chosen.architecture.known_names}
+        product = design(None, chosen.architecture, plan, None, {**machine, **sizes})
+        part = build_program(product)
+        phases += [replace(phase, name=layer.name) for phase in part.phases]
+        resources.update(part.resources)
+    return replace(program, phases=tuple(phases), resources=resources)
