@@ -5,7 +5,6 @@ Every mistake of the user ends here as one sentence on standard error and exit c
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -77,17 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = einsight.main(arguments, prog_name="einsight", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         message = " ".join(error.format_message().split()).removesuffix(".")
         return _refuse(message[:1].lower() + message[1:])
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe has left. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:

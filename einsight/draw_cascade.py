@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from einsight.layers import Layout, lay_out
-from einsight.svg import CHARACTER, LINE, Svg
+from einsight.svg import ARROWS, LINE, Svg, text_width
 from einsight.table import render_fields, render_table
 from einsum import Cascade, Einsum
 
 INPUT, MAP, REDUCTION, OUTPUT = "#dbe7f5", "#ffffff", "#fdf0dc", "#dff0df"
-EDGE, CARRIED = "#666666", "#b0413e"
 _ROW_HEIGHT = 92
 _GAP = 26
 _MARGIN = 24
@@ -29,21 +28,25 @@ def draw_text(cascade: Cascade, env: Mapping[str, Any] | None = None) -> str:
         kind = cascade.tensors[einsum.output.tensor].kind
         feeds = ", ".join(dict.fromkeys(readers)) or ("(output)" if kind == "output" else "")
         rows.append([str(einsum), _reduction(einsum), feeds])
-    inputs = [tensor for tensor in cascade.tensors.values() if tensor.kind == "input"]
     fields = [
         ("description", cascade.description),
         ("source", cascade.source),
-        ("ranks", "  ".join(_ranks(cascade))),
-        ("variables", "  ".join(f"{name}={value}" for name, value in {**cascade.variables, **(env or {})}.items())),
-        ("inputs", "  ".join(f"{tensor.name}[{','.join(tensor.ranks)}]" for tensor in inputs)),
+        ("ranks", " · ".join(_ranks(cascade))),
+        ("variables", " · ".join(f"{name} = {value}" for name, value in {**cascade.variables, **(env or {})}.items())),
+        ("inputs", " · ".join(str(cascade.access(tensor.name)) for tensor in cascade.inputs)),
     ]
     header = render_fields([(name, " ".join(text.split())) for name, text in fields if text])
     return f"{header}\n\n{render_table(['Einsum', 'reduces', 'feeds'], rows)}"
 
 
 def _ranks(cascade: Cascade) -> Iterator[str]:
+    parts = {part for partition in cascade.partitions.values() for part in (partition.outer, partition.inner)}
     for rank in cascade.ranks.values():
-        yield f"{rank.name}: {rank.extent}" + (" (iterative)" if rank.iterative else "")
+        if rank.name not in parts:
+            yield f"{rank.name}: {rank.extent}"
+    for partition in cascade.partitions.values():
+        carried = f" ({partition.outer} iterative)" if cascade.ranks[partition.outer].iterative else ""
+        yield f"{partition.rank} = {cascade.coordinate(partition.rank)}{carried}"
 
 
 def _reduction(einsum: Einsum) -> str:
@@ -56,21 +59,22 @@ def draw_svg(cascade: Cascade, env: Mapping[str, Any] | None = None) -> str:
     Inputs are blue, reductions orange, outputs green. Dashed arrows are values of an earlier iteration.
     """
     edges, carried = _edges(cascade)
-    inputs = [name for name, tensor in cascade.tensors.items() if tensor.kind == "input"]
-    boxes = {name: [name, f"[{','.join(cascade.tensors[name].ranks)}]"] for name in inputs}
+    boxes = {tensor.name: [str(cascade.access(tensor.name))] for tensor in cascade.inputs}
     boxes |= {einsum.name: _lines(einsum) for einsum in cascade.einsums}
     layout = lay_out(list(boxes), edges)
-    widths = {name: max(map(len, lines)) * CHARACTER + 16 for name, lines in boxes.items()}
+    widths = {name: text_width(lines) + 18 for name, lines in boxes.items()}
     places, width = _places(layout, widths)
     height = len(layout.rows) * _ROW_HEIGHT + 2 * _MARGIN
     picture = Svg(width, height, cascade.name)
     picture.text(_MARGIN, _MARGIN, cascade.name, size=15)
+    if carried:
+        picture.text(_MARGIN, _MARGIN + LINE, "dashed: of the iteration before", color=ARROWS["back"])
     half = {name: (len(lines) * LINE + 10) / 2 for name, lines in boxes.items()}
     for (source, target), path in layout.paths.items():
         points = [places[name] for name in path]
         points[0] = (points[0][0], points[0][1] + half[source])
         points[-1] = (points[-1][0], points[-1][1] - half[target])
-        picture.curve(points, EDGE, f"{source} → {target}")
+        picture.curve(points, f"{source} → {target}")
     for source, target in carried:
         _draw_carried(picture, source, target, places, widths)
     for name, lines in boxes.items():
@@ -124,7 +128,5 @@ def _draw_carried(
     picture: Svg, source: str, target: str, places: dict[str, tuple[float, float]], widths: dict[str, float]
 ) -> None:
     (x, y), (to_x, to_y) = places[source], places[target]
-    if source == target:
-        picture.loop(x + widths[source] / 2, y, 7, CARRIED, f"{source} of the iteration before")
-    else:
-        picture.curve([(x, y), (to_x, to_y)], CARRIED, f"{source} of the iteration before → {target}", dashed=True)
+    start, end = (x + widths[source] / 2, y + 6), (to_x + widths[target] / 2, to_y + (6 if source != target else -6))
+    picture.back(start, end, 26, f"{source} of the iteration before → {target}")

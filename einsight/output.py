@@ -15,6 +15,13 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
+def quantity(value: float, dimension: str) -> str:
+    """A value (SI) with its unit; shares have two decimals, so that those of a column compare at a glance."""
+    from einsum.units import format_quantity
+
+    return f"{100 * value:.2f} %" if dimension == "fraction" else format_quantity(value, dimension)
+
+
 def progress_line(what: str) -> Callable[[int, int], None]:
     """A callback (done, total) that keeps one line about `what` on standard error where a person looks at it."""
     shown = sys.stderr.isatty()

@@ -12,6 +12,8 @@ FONT_SIZE = 12
 CHARACTER = 7.2
 """Width to leave for a character: the widest of these fonts needs about 0.6 em on average."""
 LINE = 16
+ARROWS = {"arrow": "#666666", "back": "#b0413e"}
+"""Colours of arrows onwards and back."""
 
 
 @dataclass
@@ -42,24 +44,24 @@ class Svg:
         """A line of text that begins at (x, y)."""
         self._shapes.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}">{escape(text)}</text>')
 
-    def curve(self, points: Sequence[tuple[float, float]], color: str, label: str = "", dashed: bool = False) -> None:
+    def curve(self, points: Sequence[tuple[float, float]], label: str = "") -> None:
         """A smooth curve downwards through `points`, with an arrow at its end and a label shown on hovering."""
         path = f"M {points[0][0]:.1f} {points[0][1]:.1f}"
         for (x0, y0), (x1, y1) in pairwise(points):
             middle = (y0 + y1) / 2
             path += f" C {x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}"
-        self._path(path, color, label, dashed)
+        self._path(path, "arrow", label)
 
-    def loop(self, x: float, y: float, size: float, color: str, label: str = "") -> None:
-        """A dashed arrow from (x, y), the right side of a box, out and back to it."""
-        path = f"M {x:.1f} {y + size:.1f} C {x + 3 * size:.1f} {y + size:.1f} {x + 3 * size:.1f} {y - size:.1f} "
-        self._path(f"{path}{x:.1f} {y - size:.1f}", color, label, dashed=True)
+    def back(self, start: tuple[float, float], end: tuple[float, float], reach: float, label: str = "") -> None:
+        """A dashed arrow between the right sides of two boxes (or of one) that swings out to the right by `reach`."""
+        (x0, y0), (x1, y1), x = start, end, max(start[0], end[0]) + reach
+        self._path(f"M {x0:.1f} {y0:.1f} C {x:.1f} {y0:.1f} {x:.1f} {y1:.1f} {x1:.1f} {y1:.1f}", "back", label)
 
-    def _path(self, path: str, color: str, label: str, dashed: bool) -> None:
-        dash = ' stroke-dasharray="5 4"' if dashed else ""
+    def _path(self, path: str, kind: str, label: str) -> None:
+        dash = ' stroke-dasharray="5 4"' if kind == "back" else ""
         self._shapes.append(
-            f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.5"{dash} marker-end="url(#arrow)">'
-            f"<title>{escape(label)}</title></path>"
+            f'<path d="{path}" fill="none" stroke="{ARROWS[kind]}" stroke-width="1.5"{dash} '
+            f'marker-end="url(#{kind})"><title>{escape(label)}</title></path>'
         )
 
     def __str__(self) -> str:
@@ -69,9 +71,22 @@ class Svg:
             f'width="{self.width:.0f}" height="{self.height:.0f}" font-family="{FONT}" '
             f'font-size="{FONT_SIZE}" fill="#1c2733">',
             f"<title>{escape(self.title)}</title>",
-            '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-            'orient="auto"><path d="M 0 0 L 8 4 L 0 8 z" fill="#666666"/></marker></defs>',
+            "<defs>",
+            *(_arrow_head(kind, color) for kind, color in ARROWS.items()),
+            "</defs>",
             f'<rect width="{self.width:.0f}" height="{self.height:.0f}" fill="white"/>',
             *self._shapes,
             "</svg>\n",
         ])
+
+
+def text_width(lines: Sequence[str]) -> float:
+    """The room that the lines of a box need; its first line is bold."""
+    return max((len(line) * CHARACTER * (1.1 if i == 0 else 1.0) for i, line in enumerate(lines)), default=0.0)
+
+
+def _arrow_head(kind: str, color: str) -> str:
+    return (
+        f'<marker id="{kind}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
+        f'<path d="M 0 0 L 8 4 L 0 8 z" fill="{color}"/></marker>'
+    )

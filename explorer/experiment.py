@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from einsum.specfile import load_yaml, pydantic_error
+from einsum.units import UNITS
 from explorer.figures import Figure
 from explorer.part import Part
 from explorer.points import Cells, Points, stack
@@ -153,6 +154,10 @@ class Experiment(Part):
         _check(self.titles, inputs, "titles")
         for name, column in self.columns.items():
             _check(column.baseline, inputs, f"columns.{name}.baseline")
+            if column.dimension not in UNITS:
+                raise SpecError(
+                    f"unknown dimension '{column.dimension}'{nearest(column.dimension, UNITS)}", key=f"columns.{name}"
+                )
         if self.reference:
             _check(self.reference.keys, inputs, "reference.keys")
             _check(self.reference.columns, self.columns, "reference.columns")
@@ -264,12 +269,12 @@ def _evaluate(expression: Expression, known: Mapping[str, Any], count: int, key:
 
 
 def flatten(document: Mapping[str, Any], count: int, prefix: str = "") -> dict[str, Cells]:
-    """The numbers of a nested result by dotted name, each as an array of `count` points; texts and lists of other
-    lengths are left out."""
+    """The values of a nested result by dotted name, each as an array of `count` points; lists of other lengths are
+    left out."""
     flat: dict[str, Cells] = {}
     for name, value in document.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, count, f"{prefix}{name}.")
-        elif isinstance(value, int | float | list) and np.shape(value) in ((), (1,), (count,)):
+        elif isinstance(value, int | float | str | list) and np.shape(value) in ((), (1,), (count,)):
             flat[prefix + name] = np.broadcast_to(np.asarray(value), count)
     return flat

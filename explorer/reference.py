@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from einsum.errors import SpecError, nearest
 from einsum.expressions import Expression
+from explorer.files import reason
 from explorer.part import Part
 from explorer.points import Points
 from explorer.settings import Setting
@@ -71,8 +72,10 @@ def _read_csv(path: Path) -> list[dict[str, Setting]]:
             lines = [
                 {name: _typed(cell or "") for name, cell in line.items() if name} for line in csv.DictReader(content)
             ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=str(path)) from None
+    except OSError as error:
+        raise SpecError(f"cannot be read: {reason(error)}", file=str(path)) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SpecError(f"is no CSV file: {error}", file=str(path)) from None
     if not lines:
         raise SpecError("the file has no lines under its header", file=str(path))
     return lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from einsight.options import json_option
-from einsight.output import print_json, progress_line
+from einsight.output import print_json, progress_line, quantity
 from einsight.table import Column, render_table
 
 if TYPE_CHECKING:
@@ -80,12 +80,10 @@ def _summary(spec: Experiment, outcome: Outcome) -> str:
 
 
 def _cell(spec: Experiment, name: str, value: Any) -> str:
-    from einsum.units import format_quantity
-
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if name in spec.columns and not isinstance(value, str):
-        return format_quantity(float(value), spec.columns[name].dimension)
+        return quantity(float(value), spec.columns[name].dimension)
     return spec.label(value)
 
 

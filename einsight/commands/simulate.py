@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from einsight.options import json_option, model_options, set_option
-from einsight.output import print_json
+from einsight.output import print_json, quantity
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ def command(
 
     if mapping is None:
         raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
-    if workload is None:
-        raise click.UsageError("Missing option '--workload'; `einsight list workloads` shows the library")
     with whole_file(trace) if trace else nullcontext() as partial:
         result = simulate(
             cascade=cascade,
@@ -78,8 +76,6 @@ def _report(result: Result) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
-    from einsum.units import format_quantity as quantity
-
     area = document["area_mm2"]
     return render_fields([
         ("latency", f"{quantity(document['latency_s'], 's')} ({document['cycles']:,.0f} cycles)"),
@@ -90,8 +86,6 @@ def _summary(document: dict[str, Any]) -> str:
 
 
 def _phases(document: dict[str, Any]) -> str:
-    from einsum.units import format_quantity as quantity
-
     phases = document["phases"]
     if len(phases) < 2:
         return ""
@@ -100,8 +94,6 @@ def _phases(document: dict[str, Any]) -> str:
 
 
 def _traffic(document: dict[str, Any]) -> str:
-    from einsum.units import format_quantity as quantity
-
     rows = [
         [level * (tensor == "total"), tensor, quantity(moved["read"], "bytes"), quantity(moved["write"], "bytes")]
         for level, tensors in document["traffic_bytes"].items()
@@ -117,8 +109,6 @@ def _utilization(document: dict[str, Any]) -> str:
 
 
 def _utilization_rows(document: dict[str, Any]) -> Iterator[list[str]]:
-    from einsum.units import format_quantity as quantity
-
     for unit, value in document["utilization"].items():
         yield [unit, "total", quantity(value, "fraction")]
         for name, part in document["utilization_by_einsum"].get(unit, {}).items():
@@ -126,8 +116,6 @@ def _utilization_rows(document: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _energy(document: dict[str, Any]) -> str:
-    from einsum.units import format_quantity as quantity
-
     total = document["energy_j"] or 1.0
     rows = [
         [name, quantity(energy, "j"), quantity(energy / total, "fraction")]
