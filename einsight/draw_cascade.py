@@ -85,7 +85,8 @@ def draw_svg(cascade: Cascade, env: Mapping[str, Any] | None = None) -> str:
 def _edges(cascade: Cascade) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs (producer or input, consumer): within an iteration, and from an earlier iteration."""
     position = {einsum.name: number for number, einsum in enumerate(cascade.einsums)}
-    edges, carried = [], []
+    edges: list[tuple[str, str]] = []
+    carried: list[tuple[str, str]] = []
     for einsum in cascade.einsums:
         for tensor in dict.fromkeys(access.tensor for access in einsum.inputs):
             sources = [producer.name for producer in cascade.producers(tensor)] or [tensor]

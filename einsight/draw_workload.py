@@ -26,8 +26,8 @@ def draw_text(workload: Workload, env: Mapping[str, Any] | None = None) -> str:
         for layer in workload.linear_sizes(given)
     ]
     if layers:
-        titles = ["linear layer", *(Column(title, right=True) for title in ("rows", "inner", "columns"))]
-        parts.append(render_table(titles, layers))
+        numbers = [Column(title, right=True) for title in ("rows", "inner", "columns")]
+        parts.append(render_table([Column("linear layer"), *numbers], layers))
     return "\n\n".join(parts)
 
 

@@ -37,7 +37,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def output_folder(path: str | Path) -> Iterator[Path]:
-    """Make the folder `path` with its parents; take away what was made, as far as it is empty, when an exception passes.
+    """Make the folder `path` with its parents; when an exception passes, take away what was made and is empty.
 
     Raises SpecError where no folder can be made or written to.
     """

@@ -11,7 +11,7 @@ import click
 
 from einsight.options import json_option
 from einsight.output import print_json, progress_line, quantity
-from einsight.table import Column, render_table
+from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
     from explorer.experiment import Experiment, Outcome, TableSpec
@@ -39,7 +39,8 @@ def command(experiment: str, out: str | None, as_json: bool) -> None:
 
 
 def _report(spec: Experiment, outcome: Outcome) -> str:
-    parts = [" ".join(spec.description.split())] if spec.description else []
+    about = [("experiment", spec.name), ("description", spec.description), ("source", spec.source)]
+    parts = [render_fields([(name, " ".join(text.split())) for name, text in about if text])]
     for table in spec.tables:
         text = _table(spec, table, outcome)
         parts.append(f"{table.title}\n\n{text}" if table.title else text)
@@ -88,7 +89,8 @@ def _cell(spec: Experiment, name: str, value: Any) -> str:
 
 
 def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value + 0.0:+.2f} %"
+    text = "" if math.isnan(value) else f"{100 * value:+.2f} %"
+    return text[1:] if text.strip("+-0. %") == "" else text
 
 
 def _size(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -37,7 +37,7 @@ def command(
     workload: str | None,
     settings: dict[str, Setting],
     end_to_end: bool,
-    fidelity: str,
+    fidelity: Literal["analytic", "event"],
     trace: str | None,
     as_json: bool,
 ) -> None:
@@ -99,7 +99,7 @@ def _traffic(document: dict[str, Any]) -> str:
         for level, tensors in document["traffic_bytes"].items()
         for tensor, moved in sorted(tensors.items(), key=lambda item: item[0] != "total")
     ]
-    columns = ["memory", "tensor", Column("read", right=True), Column("write", right=True)]
+    columns = [Column("memory"), Column("tensor"), Column("read", right=True), Column("write", right=True)]
     return render_table(columns, rows) if rows else ""
 
 
@@ -121,5 +121,5 @@ def _energy(document: dict[str, Any]) -> str:
         [name, quantity(energy, "j"), quantity(energy / total, "fraction")]
         for name, energy in document["energy_by_component_j"].items()
     ]
-    columns = ["component", Column("energy", right=True), Column("share", right=True)]
+    columns = [Column("component"), Column("energy", right=True), Column("share", right=True)]
     return render_table(columns, rows) if rows else ""
