@@ -1,0 +1,156 @@
+"""What the dependences alone cost: the longest recurrence of a stream, and the longest path through one of its tiles.
+
+A stream's steps and dependences form a graph. A dependence cycle runs through `sum of distances` tiles, so no schedule
+starts tiles faster than one per (sum of busy and latency) / (sum of distances): the cycle ratio of the recurrence
+(Reiter, "Scheduling Parallel Computations", J. ACM 1968). A path of distance 0 lies inside one tile; the longest one
+is the tile's latency. Both are computed for all design points and tile classes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from einsum.errors import EinsightError, nearest
+from mappings.program import Array, Stream
+
+MAX_CYCLES = 10_000
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A dependence cycle: the steps on it, and the seconds per tile that it enforces, (points, classes)."""
+
+    steps: tuple[str, ...]
+    period_s: Array
+
+
+def recurrence_s(stream: Stream) -> Array:
+    """Seconds per tile that the slowest recurrence of the stream enforces, (points, classes).
+
+    Raises EinsightError for a dependence cycle without distance and for more than MAX_CYCLES cycles.
+    """
+    period = np.zeros(_shape(stream))
+    for recurrence in recurrences(stream):
+        np.maximum(period, recurrence.period_s, out=period)
+    return period
+
+
+def recurrences(stream: Stream) -> Iterator[Recurrence]:
+    """Every recurrence of the stream: each simple cycle of the dependence graph, and each busy step off all resources.
+
+    A step on a resource that follows itself, tile after tile, is no recurrence here: its time is part of the
+    resource's work, and a class of tiles in which it is long overlaps with classes in which it is short.
+    """
+    names = [step.name for step in stream.steps]
+    busy, latency = step_times_s(stream)
+    shape = _shape(stream)
+    for step, seconds in zip(stream.steps, busy, strict=True):
+        if step.resource is None and np.any(seconds > 0):
+            yield Recurrence((step.name,), np.broadcast_to(seconds, shape))
+    distances = _shortest_distances(stream)
+    for cycle in _simple_cycles(stream, distances):
+        around = zip(cycle, (*cycle[1:], cycle[0]), strict=True)
+        distance = np.add.reduce(np.broadcast_arrays(*(distances[edge] for edge in around)))
+        if np.any(distance == 0):
+            steps = " -> ".join(names[index] for index in (*cycle, cycle[0]))
+            raise EinsightError(f"stream '{stream.name}': the steps {steps} wait for each other within one tile")
+        seconds = np.add.reduce(np.broadcast_arrays(*(busy[index] + latency[index] for index in cycle)))
+        yield Recurrence(tuple(names[index] for index in cycle), np.broadcast_to(seconds / distance, shape))
+
+
+def tile_latency_s(stream: Stream) -> Array:
+    """Seconds from the start to the end of a tile that runs alone, (points, classes): the longest path through it."""
+    busy, latency = step_times_s(stream)
+    shape = _shape(stream)
+    inside = {edge: distance == 0 for edge, distance in _shortest_distances(stream).items()}
+    inside = {edge: active for edge, active in inside.items() if active.any()}
+    starts = [np.zeros(shape) for _ in stream.steps]
+    # Each round lengthens the known part of every path by at least one step. Where distances vary over the points the
+    # graphs of all points are relaxed together, so one topological order need not exist.
+    for _ in range(len(starts) + 1):
+        changed = False
+        for (first, then), active in inside.items():
+            waited = np.where(
+                active, np.maximum(starts[then], starts[first] + busy[first] + latency[first]), starts[then]
+            )
+            if (waited > starts[then]).any():
+                starts[then], changed = waited, True
+        if not changed:
+            ends = (start + seconds + more for start, seconds, more in zip(starts, busy, latency, strict=True))
+            return np.asarray(np.maximum.reduce([np.zeros(shape), *ends]), dtype=np.float64)
+    raise EinsightError(f"stream '{stream.name}': steps wait for each other within one tile")
+
+
+def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
+    """Busy and latency seconds of every step, each broadcasting to (points, classes).
+
+    A step on a resource does not run in classes where its busy time is 0, so there its latency is 0 too. A step
+    without a resource is a pure delay: its latency always counts.
+    """
+    busy = [np.asarray(step.busy_s, dtype=np.float64) for step in stream.steps]
+    latency = [
+        np.asarray(
+            step.latency_s if step.resource is None else np.where(seconds > 0, step.latency_s, 0), dtype=np.float64
+        )
+        for step, seconds in zip(stream.steps, busy, strict=True)
+    ]
+    return busy, latency
+
+
+def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
+    """All dependences: index of the step waited for, of the waiting step, distance in tiles, (points, 1) or (1, 1)."""
+    index = {step.name: position for position, step in enumerate(stream.steps)}
+    if len(index) < len(stream.steps):
+        raise EinsightError(f"stream '{stream.name}': two steps have the same name")
+    found: list[tuple[int, int, Array]] = []
+    for step in stream.steps:
+        for dependence in step.after:
+            waits = f"stream '{stream.name}': step '{step.name}' waits for"
+            if dependence.step not in index:
+                raise EinsightError(f"{waits} an unknown step '{dependence.step}'{nearest(dependence.step, index)}")
+            distance = np.asarray(dependence.distance, dtype=np.float64).reshape(-1, 1)
+            if not (distance >= 0).all():
+                raise EinsightError(f"{waits} '{dependence.step}' of a later tile (its distance is negative)")
+            found.append((index[dependence.step], index[step.name], distance))
+    return found
+
+
+def _shortest_distances(stream: Stream) -> dict[tuple[int, int], Array]:
+    """The shortest distance between each two dependent steps. For tiles of one class it implies the longer ones."""
+    found: dict[tuple[int, int], Array] = {}
+    for first, then, distance in dependences(stream):
+        found[first, then] = np.minimum(found.get((first, then), np.inf), distance)
+    return found
+
+
+def _simple_cycles(stream: Stream, edges: dict[tuple[int, int], Array]) -> Sequence[Sequence[int]]:
+    """The simple cycles of the step graph, each as the indices of its steps."""
+    if _is_acyclic(len(stream.steps), edges):
+        return []
+    import networkx as nx
+
+    graph = nx.DiGraph(list(edges))
+    cycles: list[list[int]] = list(islice(nx.simple_cycles(graph), MAX_CYCLES + 1))
+    if len(cycles) > MAX_CYCLES:
+        raise EinsightError(f"stream '{stream.name}' has more than {MAX_CYCLES:,} dependence cycles; use fewer steps")
+    return cycles
+
+
+def _is_acyclic(steps: int, edges: dict[tuple[int, int], Array]) -> bool:
+    """Whether no step waits for itself, by removing steps that wait for nothing (spares the import of networkx)."""
+    left = set(range(steps))
+    while True:
+        blocked = {then for first, then in edges if first in left and then in left}
+        if blocked == left:
+            return not left
+        left = blocked
+
+
+def _shape(stream: Stream) -> tuple[int, ...]:
+    arrays = [array for step in stream.steps for array in (step.busy_s, step.latency_s)]
+    distances = [np.reshape(dependence.distance, (-1, 1)) for step in stream.steps for dependence in step.after]
+    return np.broadcast_shapes(np.shape(stream.counts), *(np.shape(array) for array in [*arrays, *distances]))
