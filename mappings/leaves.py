@@ -13,11 +13,11 @@ from einsum.access import Access
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, join_key, nearest
 from mappings.accounts import Account, Ledger, memory_steps
-from mappings.movement import InnerLoop, PositionsNeeded, column, inner_loops, visits
+from mappings.movement import InnerLoop, column, inner_loops, visits
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.operands import Gate, Homes
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import Loop, TileSpace
+from mappings.tiles import Loop, PositionsNeeded
 
 
 @dataclass

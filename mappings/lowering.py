@@ -16,13 +16,13 @@ from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from mappings.capacity import spilled_shares
-from mappings.movement import PositionsNeeded, Ranks, column
+from mappings.movement import Ranks, column
 from mappings.nest import Binder, Hold, PhaseNest, as_points
 from mappings.operands import Homes
 from mappings.program import Array, Phase, Resource, Stream, TileProgram
 from mappings.schema import Node
 from mappings.streams import StreamLowering
-from mappings.tiles import TileSpace
+from mappings.tiles import PositionsNeeded, TileSpace
 
 
 def lower(

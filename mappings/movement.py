@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import mul
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.program import Array
-from mappings.tiles import Flags, Loop, TileSpace
+from mappings.masked import Space
+from mappings.tiles import Loop, Side
 
 
 Term = tuple[float, str, str]
@@ -201,61 +202,28 @@ class Visits:
     distinct: Array
 
 
-class PositionsNeeded(Exception):
-    """The tile space has to tell first, middle and last iterations of these loops (places) apart."""
-
-    def __init__(self, places: frozenset[int]) -> None:
-        super().__init__(f"loops {sorted(places)}")
-        self.places = places
-
-
 def visits(
     moved_by: frozenset[str],
-    space: TileSpace,
+    space: Space,
     depth: int,
     inner: Sequence[InnerLoop],
     skipped: frozenset[int] = frozenset(),
-    side: Literal["first", "last"] = "first",
+    side: Side = "first",
 ) -> Visits:
     """How often, per tile, a copy that sits below `depth` tile loops and all `inner` loops is replaced.
 
-    Chunks that inner loops over the copy's own ranks cut are not counted here: they sum to the tile's words. `skipped`
-    tile loops (by place) do not count: the work is gated to one of their iterations. A copy above some of the tile
-    loops is loaded in their first iteration, or written back in their `last`. Raises PositionsNeeded when the space merges what must be told apart.
+    Chunks that inner loops over the copy's own ranks cut are not counted here: they sum to the tile's words. See
+    `TileSpace.replaced` for the other arguments and what is raised.
     """
-    shape = space.counts.shape
-    settled = np.zeros(shape, dtype=bool)
-    again, weight, fresh = np.ones(shape), np.ones(shape), np.ones(shape)
-    needed: set[int] = set()
-
-    def first(place: int, free: Flags) -> Array:
-        state = space.states[place]
-        flags = state.first if side == "first" else state.last
-        if flags is not None:
-            return np.where(free | flags, 1.0, 0.0)
-        if not free.all():
-            needed.add(place)
-        return np.ones(shape)
-
+    settled = np.zeros(space.counts.shape, dtype=bool)
+    again = np.ones(space.counts.shape)
     for loop in reversed(inner):
         if loop.name in moved_by:
             settled = settled | (loop.trips > 1)
         else:
             again = again * np.where(settled, loop.trips, 1.0)
-    for place in reversed(range(len(space.loops))):
-        if place in skipped:
-            continue
-        single = np.broadcast_to(space.states[place].trips <= 1, shape)
-        if place >= depth:
-            weight = weight * first(place, single)
-        elif space.loops[place].name in moved_by:
-            settled = settled | ~single
-        else:
-            weight = weight * first(place, settled | single)
-            fresh = fresh * first(place, single)
-    if needed:
-        raise PositionsNeeded(frozenset(needed))
-    return Visits(again * weight, weight * fresh)
+    weight, fresh = space.replaced(moved_by, depth, settled, skipped, side)
+    return Visits(again * weight, fresh)
 
 
 def column(value: Any) -> Array:

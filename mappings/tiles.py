@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 from mappings.program import Array
 
 Flags = NDArray[np.bool_]
+Side = Literal["first", "last"]
 
 
-@dataclass(frozen=True)
+class PositionsNeeded(Exception):
+    """The tile space has to tell first, middle and last iterations of these loops (places) apart."""
+
+    def __init__(self, places: frozenset[int]) -> None:
+        super().__init__(f"loops {sorted(places)}")
+        self.places = places
+
+
+@dataclass(frozen=True, eq=False)
 class Loop:
-    """One temporal loop: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
+    """One temporal loop of a nest, itself and no other: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
 
     `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition.
     """
@@ -98,6 +107,51 @@ class TileSpace:
             )
             states.append(LoopState(trips[:, keep], first, last))
         return cls(tuple(loops), counts, tuple(states), tuple(sizes), tuple(children), tuple(trips_before))
+
+    def replaced(
+        self, moved_by: frozenset[str], depth: int, settled: Flags, skipped: frozenset[int], side: Side
+    ) -> tuple[Array, Array]:
+        """Per tile class: how often a copy below `depth` loops is replaced, and how often by a tile never seen before.
+
+        moved_by  names of loops that change the copy's content
+        settled   classes in which loops inside the tile replace it anyway, so that nothing is left to reuse
+        skipped   places of loops that do not count, since the work is gated to one of their iterations
+        side      a copy above some of the loops is loaded in their `first` iteration, written back in their `last`
+
+        Raises PositionsNeeded when the space merges classes that have to be told apart.
+        """
+        shape = self.counts.shape
+        weight, fresh = np.ones(shape), np.ones(shape)
+        needed: set[int] = set()
+
+        def at_side(place: int, free: Flags) -> Array:
+            state = self.states[place]
+            flags = state.first if side == "first" else state.last
+            if flags is not None:
+                return np.where(free | flags, 1.0, 0.0)
+            if not free.all():
+                needed.add(place)
+            return np.ones(shape)
+
+        for place in reversed(range(len(self.loops))):
+            if place in skipped:
+                continue
+            single = np.broadcast_to(self.states[place].trips <= 1, shape)
+            if place >= depth:
+                weight = weight * at_side(place, single)
+            elif self.loops[place].name in moved_by:
+                settled = settled | ~single
+            else:
+                weight = weight * at_side(place, settled | single)
+                fresh = fresh * at_side(place, single)
+        if needed:
+            raise PositionsNeeded(frozenset(needed))
+        return weight, weight * fresh
+
+    def kept_share(self, ranks: frozenset[str]) -> Array | float:
+        """The part of a tile's points over these base ranks that no mask leaves out: all of them."""
+        del ranks
+        return 1.0
 
     def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
         """Class of each tile in execution order (see `program.TileOrder`)."""
