@@ -28,6 +28,10 @@ class Index:
         return Index({rank: Expression(_ONE, "1")}, Expression(_ZERO, "0"))
 
     @staticmethod
+    def at(coordinate: int) -> Index:
+        return Index({}, Expression(Constant(coordinate), str(coordinate)))
+
+    @staticmethod
     def from_node(node: Node, ranks: Set[str]) -> Index:
         """The index that an expression over ranks and variables is; SpecError when it is not affine in the ranks."""
         terms, offset = _linear(node, ranks)
