@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
@@ -109,15 +110,18 @@ class Ordering:
 
     def _reduce(self) -> None:
         """Leave out what follows from other dependences in the same tile."""
-        import networkx as nx
-
-        graph = nx.DiGraph((made, name) for name, before in self._same.items() for made in before)
-        if not nx.is_directed_acyclic_graph(graph):
-            names = [edge[0] for edge in nx.find_cycle(graph)]
-            raise SpecError(f"the order of steps contradicts their data: {' -> '.join([*names, names[0]])}", key="nest")
-        kept = nx.transitive_reduction(graph)
-        for name in self._same:
-            self._same[name] = set(kept.predecessors(name)) if name in kept else set()
+        try:
+            order = list(TopologicalSorter(self._same).static_order())
+        except CycleError as error:
+            names = [str(name) for name in reversed(error.args[1])]
+            raise SpecError(f"the order of steps contradicts their data: {' -> '.join(names)}", key="nest") from None
+        awaited: dict[str, set[str]] = {}
+        for name in order:
+            before = self._same.get(name, set())
+            implied = set().union(*(awaited[made] for made in before))
+            awaited[name] = before | implied
+            if name in self._same:
+                self._same[name] = before - implied
 
 
 def _parts(part: Part) -> Iterator[Leaf | Pause]:
