@@ -38,8 +38,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """`function` compiled by numba to machine code, which is kept on disk between runs."""
-    return cast(F, numba.njit(cache=True)(function))
+    """`function` compiled by numba to machine code, which is kept on disk where a folder can be written."""
+    try:
+        return cast(F, numba.njit(cache=True)(function))
+    except RuntimeError:  # neither beside this file nor in the user's cache folder
+        return cast(F, numba.njit(function))
 
 
 def simulate(tables: Tables) -> None:

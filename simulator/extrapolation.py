@@ -2,7 +2,7 @@
 
 One stream. Of each instance the first tiles are simulated; the others take, class by class, the mean time by which
 tiles of their class moved the end of the instance in the steady part of the simulation. A class that the simulated
-tiles do not contain is simulated on its own. Of many instances whole waves (one instance in every slot) are left out,
+tiles do not contain is simulated on its own, which is too slow where it would overlap with other classes. Of many instances whole waves (one instance in every slot) are left out,
 so that the last, partly filled wave stays as it is; each takes the mean period of the simulated ones.
 
 Several streams. All run side by side, each at its pace, until one has done all its tiles; the others are then
@@ -24,8 +24,6 @@ from simulator.point_stream import PointStream
 # The steady part of an instance's simulated tiles, as fractions: later than the filling, earlier than the draining.
 WINDOW = (0.4, 0.9)
 EARLY, LATE = (0.4, 0.65), (0.65, 0.9)
-# A part is long enough to settle, yet much shorter than what is simulated whole, so that long programs take less time.
-PART = 4
 MIN_TILES = 64
 MAX_SOLO_TILES = 4096
 MAX_WAVES = 8
@@ -44,10 +42,9 @@ class Extrapolation:
 
 def extrapolate_phase(streams: Sequence[PointStream], program: TileProgram, budget: int, record: bool) -> Extrapolation:
     """Latencies of the streams of a phase with more than `budget` tile steps."""
-    allowed = max(budget // PART, 1)
     if len(streams) == 1:
-        return _one_stream(streams[0], program, allowed, record)
-    return _side_by_side(streams, program, allowed, record)
+        return _one_stream(streams[0], program, max(budget, 1), record)
+    return _side_by_side(streams, program, max(budget, 1), record)
 
 
 def _one_stream(stream: PointStream, program: TileProgram, allowed: int, record: bool) -> Extrapolation:

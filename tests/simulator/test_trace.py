@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from einsum.errors import EinsightError
 from mappings.program import Dependence, Phase, Resource, Step, Stream, TileProgram
-from simulator.event import simulate_events
+from simulator.event import evaluate_events, simulate_events
 from simulator.trace import write_trace
 
 
@@ -76,13 +77,21 @@ def test_slices_of_one_track_do_not_overlap_and_phases_follow_one_another(tmp_pa
             tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
     for spans in tracks.values():
         spans.sort()
-        assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(spans))
     ends = [max(end for (pid, _), spans in tracks.items() if pid == phase for _, end in spans) for phase in (0, 1)]
     starts = [
         min(start for (pid, _), spans in tracks.items() if pid == phase for start, _ in spans) for phase in (0, 1)
     ]
     assert starts[0] == 0.0
     assert starts[1] >= ends[0]
+
+
+def test_evaluating_with_a_trace_writes_the_same_timeline(tmp_path: Path) -> None:
+    write_trace(tmp_path / "direct.json", simulate_events(program(), record=True), program())
+    result = evaluate_events(program(), trace=tmp_path / "evaluated.json")
+    assert read(tmp_path / "evaluated.json") == read(tmp_path / "direct.json")
+    assert result.fidelity == "event"
+    assert result.latency_s == pytest.approx(simulate_events(program()).latency_s)
 
 
 def test_a_limit_keeps_the_first_slices_and_says_so(tmp_path: Path) -> None:
