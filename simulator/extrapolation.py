@@ -2,8 +2,9 @@
 
 One stream. Of each instance the first tiles are simulated; the others take, class by class, the mean time by which
 tiles of their class moved the end of the instance in the steady part of the simulation. A class that the simulated
-tiles do not contain is simulated on its own, which is too slow where it would overlap with other classes. Of many instances whole waves (one instance in every slot) are left out,
-so that the last, partly filled wave stays as it is; each takes the mean period of the simulated ones.
+tiles do not contain is simulated on its own, which is too slow where it would overlap with other classes. Of many
+instances whole waves (one instance in every slot) are left out, so that the last, partly filled wave stays as it is;
+each takes the mean period of the simulated ones.
 
 Several streams. All run side by side, each at its pace, until one has done all its tiles; the others are then
 simulated without it, and so on.
