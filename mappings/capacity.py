@@ -53,13 +53,11 @@ def spilled_shares(
     return shares
 
 
-def footprint_bytes(
-    hold: Hold, homes: Homes, extents: Mapping[str, Array], tensor_bytes: Mapping[str, Array]
-) -> Array:
+def footprint_bytes(hold: Hold, homes: Homes, extents: Mapping[str, Array], tensor_bytes: Mapping[str, Array]) -> Array:
     """Bytes that a hold takes: its largest tensor's full tile, times its buffers, (points, 1)."""
     sizes = tile_sizes(hold.loops, extents)
     tiles = [tensor_words(homes, name, sizes) * tensor_bytes[name] for name in hold.tensors]
-    return np.maximum.reduce(np.broadcast_arrays(*tiles)) * hold.buffers
+    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*tiles)) * hold.buffers)
 
 
 def tile_sizes(loops: Sequence[Loop], extents: Mapping[str, Array]) -> dict[str, Array]:
@@ -74,13 +72,10 @@ def tensor_words(homes: Homes, tensor: str, sizes: Mapping[str, Array]) -> Array
     """Words of a tensor's tile: the largest that any access to it cuts."""
     cascade = homes.cascade
     accesses = [
-        access
-        for einsum in cascade.einsums
-        for access in (einsum.output, *einsum.inputs)
-        if access.tensor == tensor
+        access for einsum in cascade.einsums for access in (einsum.output, *einsum.inputs) if access.tensor == tensor
     ]
     words = [homes.ranks.words(homes.ranks.shape(access), sizes) for access in accesses]
-    return np.maximum.reduce(np.broadcast_arrays(*words))
+    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*words)))
 
 
 def _at(values: Array, point: int) -> float:

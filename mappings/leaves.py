@@ -8,11 +8,12 @@ from operator import mul
 
 import numpy as np
 
-from architectures import EvaluatedArchitecture
+from architectures import EvaluatedArchitecture, EvaluatedUnit
 from einsum.access import Access
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, join_key, nearest
 from mappings.accounts import Account, Ledger, memory_steps
+from mappings.masked import Space
 from mappings.movement import InnerLoop, column, inner_loops, visits
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.operands import Gate, Homes
@@ -28,7 +29,7 @@ class LeafWork:
     phase: PhaseNest
     homes: Homes
     machine: EvaluatedArchitecture
-    space: TileSpace
+    space: Space
     ledger: Ledger
 
     def steps(self, after: tuple[Dependence, ...]) -> list[Step]:
@@ -58,7 +59,7 @@ class LeafWork:
         return [(hold, tensor) for hold, tensor, _ in self._reads()]
 
     @cached_property
-    def unit(self):  # type: ignore[no-untyped-def]
+    def unit(self) -> EvaluatedUnit:
         """The unit that the leaf runs on."""
         try:
             return self.machine.unit(self.leaf.unit)
@@ -133,7 +134,9 @@ class LeafWork:
         if rank not in ranks:
             raise SpecError(f"{self.leaf.name} has no rank '{rank}'{nearest(rank, ranks)}", key=key)
         if dim not in self.unit.dims:
-            raise SpecError(f"the unit '{self.unit.name}' has no dimension '{dim}'{nearest(dim, self.unit.dims)}", key=key)
+            raise SpecError(
+                f"the unit '{self.unit.name}' has no dimension '{dim}'{nearest(dim, self.unit.dims)}", key=key
+            )
         if list(self.leaf.spatial.values()).count(dim) > 1:
             raise SpecError(f"two ranks are laid on the dimension '{dim}'", key=key)
         return self.unit.dims[dim]
@@ -160,8 +163,9 @@ class LeafWork:
         return inner_loops([*folded, *self.loops], self.space.sizes[-1])
 
     def points(self, einsum: Einsum) -> Array:
-        """Points of an Einsum in one tile in which the leaf runs."""
-        return self.homes.ranks.volume(einsum.ranks, self.space.sizes[-1])
+        """Points of an Einsum that no mask leaves out, in one tile in which the leaf runs."""
+        bases = frozenset(self.homes.ranks.base(rank) for rank in einsum.ranks)
+        return self.homes.ranks.volume(einsum.ranks, self.space.sizes[-1]) * self.space.kept_share(bases)
 
     def _compute(self, account: Account) -> Array:
         """Book operations and the unit's work; return the cycles that the unit is busy."""

@@ -134,7 +134,9 @@ def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:
         for access in einsum.inputs:
             for made in cascade.einsums:
                 if made.output.tensor == access.tensor and place[made.name] > place[einsum.name]:
-                    raise SpecError(f"{einsum.name} is computed in a phase before {made.name}, which it reads", key="nest")
+                    raise SpecError(
+                        f"{einsum.name} is computed in a phase before {made.name}, which it reads", key="nest"
+                    )
 
 
 def _assumptions(phases: list[Phase], hidden_fill: bool) -> tuple[str, ...]:

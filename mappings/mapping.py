@@ -34,8 +34,8 @@ class Header(Model):
     architecture: str | None = Field(default=None, description="The architecture, unless the user names another.")
     variables: dict[str, Expression] = Field(
         default_factory=dict,
-        description="Tile sizes and other numbers; expressions of the workload's and the cascade's variables and of the "
-        "architecture's values such as `L3.capacity_bytes` or `array_2d.rows`.",
+        description="Tile sizes and other numbers: expressions of the workload's and the cascade's variables and of "
+        "the architecture's values such as `L3.capacity_bytes` or `array_2d.rows`.",
     )
     rows: Rows | None = Field(default=None, description="A table with further variables.")
     fill_drain: Literal["charged", "hidden"] = Field(
@@ -72,9 +72,7 @@ class Table:
     def _missing(self, row: tuple[Any, ...]) -> str:
         case = ", ".join(f"{key}={value}" for key, value in zip(self.keys, row, strict=True))
         same = [
-            known[-1]
-            for known in zip(*(self.columns[key] for key in self.keys), strict=True)
-            if known[:-1] == row[:-1]
+            known[-1] for known in zip(*(self.columns[key] for key in self.keys), strict=True) if known[:-1] == row[:-1]
         ]
         if same:
             return f"no row for {case}; there are rows for {self.keys[-1]} = {', '.join(map(str, same))}"

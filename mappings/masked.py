@@ -1,7 +1,7 @@
 """Tile spaces under a mask that is known before run time: tiles that it leaves out are not visited.
 
-A mask relates two ranks: at each coordinate of one (the row) it keeps an interval of the other (the column), with bounds
-that never fall from row to row (causal, windows, block diagonals). Every visited tile is its own class, so that
+A mask relates two ranks: at each coordinate of one (the row) it keeps an interval of the other (the column), with
+bounds that never fall from row to row (causal, windows, block diagonals). Every visited tile is its own class, so that
 counts, reuse and ragged ends are exact; one design point at a time.
 """
 
@@ -45,7 +45,8 @@ class Mask:
             low, high = np.where(empty, bound, low), np.where(empty, bound, high)
         if (np.diff(low) < 0).any() or (np.diff(high) < 0).any():
             raise SpecError(
-                f"the kept interval of '{column}' moves back as '{row}' grows; masks whose bounds never fall can be mapped"
+                f"the kept interval of '{column}' moves back as '{row}' grows; only masks whose bounds never fall can be "
+                "mapped"
             )
         return cls(row, column, low, high)
 
@@ -59,7 +60,7 @@ class Mask:
     def visited(self, row: Coordinates, rows: Coordinates, column: Coordinates, columns: Coordinates) -> Flags:
         """Whether tiles of `rows` x `columns` coordinates from (row, column) on keep any point."""
         first, end = self.rows_of(column, columns)
-        return np.maximum(row, first) < np.minimum(row + rows, end)
+        return np.asarray(np.maximum(row, first) < np.minimum(row + rows, end))
 
     def kept(self, row: Coordinates, rows: Coordinates, column: Coordinates, columns: Coordinates) -> Coordinates:
         """Points that tiles of `rows` x `columns` coordinates from (row, column) on keep."""
@@ -76,7 +77,7 @@ class Mask:
         below = np.clip(np.searchsorted(bounds, least, side="left"), row, end)
         above = np.clip(np.searchsorted(bounds, most, side="right"), row, end)
         above = np.maximum(below, above)
-        return (below - row) * least + (sums[above] - sums[below]) + (end - above) * most
+        return np.asarray((below - row) * least + (sums[above] - sums[below]) + (end - above) * most)
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,7 @@ class MaskedTileSpace:
         around = list(range(self.prefix, depth))
         moved = np.where(settled, self._changes(around, side), self._changes(places, side))
         edge = 0 if side == "first" else -1
-        outside = any(
-            self.loops[k].name in moved_by and (self.states[k].trips > 1).any() for k in range(self.prefix)
-        )
+        outside = any(self.loops[k].name in moved_by and (self.states[k].trips > 1).any() for k in range(self.prefix))
         weight = moved.astype(float)
         if outside:
             weight[0, edge] = 1.0
@@ -199,7 +198,7 @@ class _Walk:
         """A loop that repeats the tiles as they are."""
         chunk = np.minimum(loop.chunk.reshape(-1)[:1].astype(np.int64), self.size[loop.rank])
         self.size[loop.rank] = chunk
-        self.states.append(LoopState(state.trips, None, None))
+        self.states.append(LoopState(state.trips[:, :1], None, None))
         self.index.append(np.zeros(1, dtype=np.int64))
         self.levels.append(self._level())
 
@@ -255,9 +254,7 @@ class _Walk:
 
 
 def _taken(state: LoopState, parent: NDArray[np.intp]) -> LoopState:
-    def take(values: Array | Flags | None) -> NDArray[np.float64] | None:
-        if values is None:
-            return None
-        return values[:, parent] if values.shape[1] > 1 else np.repeat(values, parent.size, axis=1)
+    def flags(values: Flags | None) -> Flags | None:
+        return None if values is None else values[:, parent]
 
-    return LoopState(take(state.trips), take(state.first), take(state.last))  # type: ignore[arg-type]
+    return LoopState(state.trips[:, parent], flags(state.first), flags(state.last))

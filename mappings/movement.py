@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
-
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,9 @@ from einsum.access import Access
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from einsum.expressions import Expression
-from mappings.program import Array
 from mappings.masked import Space
+from mappings.program import Array
 from mappings.tiles import Loop, Side
-
 
 Term = tuple[float, str, str]
 """Coefficient, kind, base rank."""
@@ -129,10 +127,11 @@ class Ranks:
         """Words of a tile when `sizes` coordinates of each base rank are at hand."""
         total: Array = np.ones((1, 1))
         for dimension in shape.dimensions:
-            width = sum((c * (self.extent(kind, base, sizes) - 1) for c, kind, base in dimension.terms), np.ones((1, 1)))
+            width = sum(
+                (c * (self.extent(kind, base, sizes) - 1) for c, kind, base in dimension.terms), np.ones((1, 1))
+            )
             total = total * width
         return total
-
 
     def volume(self, names: Iterable[str], sizes: Mapping[str, Array]) -> Array:
         """Points of an iteration space over these ranks when `sizes` coordinates of each base rank are at hand."""

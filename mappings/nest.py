@@ -121,9 +121,7 @@ class Binder:
             holds += [hold for hold in leaf.holds if hold not in holds]
         return PhaseNest(", ".join(leaf.name for leaf in leaves[:4]), body, body.loops, leaves, tuple(holds))
 
-    def _walk(
-        self, nodes: tuple[Node, ...], loops: tuple[Loop, ...], holds: tuple[Hold, ...], key: str
-    ) -> Part:
+    def _walk(self, nodes: tuple[Node, ...], loops: tuple[Loop, ...], holds: tuple[Hold, ...], key: str) -> Part:
         parts: list[Part] = []
         pending = [(node, join_key(key, index) or key) for index, node in enumerate(nodes)]
         while pending:
@@ -179,7 +177,9 @@ class Binder:
         for level, entries in levels.items():
             here = join_key(key, kind, level)
             if level not in self.levels:
-                raise SpecError(f"the architecture has no memory or unit '{level}'{nearest(level, self.levels)}", key=here)
+                raise SpecError(
+                    f"the architecture has no memory or unit '{level}'{nearest(level, self.levels)}", key=here
+                )
             for name, kept in entries.items():
                 place = join_key(here, name) or ""
                 if kept.when is None or self._truth(kept.when, join_key(place, "when")):
@@ -208,8 +208,16 @@ class Binder:
                 message = f"cascade '{self.cascade.name}' has no Einsum '{name}'{nearest(name, names)}"
                 raise SpecError(message, key=join_key(key, "compute"))
         return Leaf(
-            node.compute, node.on, dict(node.spatial), node.temporal, node.issue == "chained", node.spread, node.lag,
-            loops, holds, key,
+            node.compute,
+            node.on,
+            dict(node.spatial),
+            node.temporal,
+            node.issue == "chained",
+            node.spread,
+            node.lag,
+            loops,
+            holds,
+            key,
         )
 
     def _choose(self, node: Select, key: str) -> tuple[tuple[Node, ...], str]:

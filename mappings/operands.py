@@ -1,9 +1,9 @@
 """Where each operand lives: the chain of holds between memory and every leaf, and when each leaf is due.
 
 Rules. An input or output is at home in the outermost memory. An intermediate needs a hold that encloses its producer
-and all its consumers; without one its traffic would vanish, so that is an error. An Einsum inside a loop over a rank that
-it does not iterate runs once per such loop: in its last iteration if it waits for a value that the loop completes, in its
-first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop.
+and all its consumers; without one its traffic would vanish, so that is an error. An Einsum inside a loop over a rank
+that it does not iterate runs once per such loop: in its last iteration if it waits for a value that the loop completes,
+in its first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop.
 """
 
 from __future__ import annotations
@@ -168,9 +168,7 @@ class Homes:
     def _completed_by(self, loop: Loop, access: Access, producer: Leaf) -> bool:
         """Whether the loop reduces what is accessed, or the access takes the final value along the loop's rank."""
         moving = [
-            einsum
-            for einsum in map(self.cascade.einsum, producer.einsums)
-            if einsum.output.tensor == access.tensor
+            einsum for einsum in map(self.cascade.einsum, producer.einsums) if einsum.output.tensor == access.tensor
         ]
         for einsum in moving:
             if any(loop.name in self.ranks.names_moving(rank) for rank in einsum.reduced):
@@ -203,6 +201,6 @@ class Homes:
 
 
 def is_previous(ranks: Ranks, access: Access) -> bool:
-    """Whether an access to an iterative tensor reads the value before this iteration's update (`X[i]`, not `X[i+1]`)."""
+    """Whether an access to an iterative tensor reads the value before this iteration's update: X[i], not X[i+1]."""
     latest = ranks.iterative(access.tensor)
     return any(index.rank in latest for index in access.indices)

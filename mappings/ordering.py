@@ -8,16 +8,16 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 
 from einsum.errors import SpecError
+from mappings.masked import Space
 from mappings.nest import Block, Leaf, Part, Pause, PhaseNest
 from mappings.operands import Homes, is_previous
 from mappings.program import Array, Dependence
-from mappings.tiles import TileSpace
 
 
 class Ordering:
     """The dependences of a phase's leaves and pauses on one another."""
 
-    def __init__(self, phase: PhaseNest, homes: Homes, space: TileSpace) -> None:
+    def __init__(self, phase: PhaseNest, homes: Homes, space: Space) -> None:
         self.phase = phase
         self.homes = homes
         self.space = space

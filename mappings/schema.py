@@ -8,7 +8,7 @@ themselves. Every field has a description: the reference pages and the error mes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -71,7 +71,9 @@ class Compute(Model):
 
     compute: Names = Field(description="The Einsum, or Einsums that run point by point together, in order.")
     on: str = Field(description="The unit that computes.")
-    spatial: dict[str, str] = Field(default_factory=dict, description="rank -> dimension of the unit that it is laid on.")
+    spatial: dict[str, str] = Field(
+        default_factory=dict, description="rank -> dimension of the unit that it is laid on."
+    )
     temporal: tuple[str, ...] | None = Field(
         default=None, description="Order of the remaining ranks, outermost first; by default that of the Einsum."
     )
@@ -119,6 +121,14 @@ class Select(Model):
 
 Node = Loops | Keep | Stage | Compute | Stall | Branch | Select
 
+M = TypeVar("M", bound=Model)
+_MODELS: dict[str, type[Loops | Keep | Stage | Compute | Stall]] = {
+    "for": Loops,
+    "keep": Keep,
+    "stage": Stage,
+    "compute": Compute,
+    "stall": Stall,
+}
 _BRANCHES = ("sequence", "parallel", "pipeline")
 _KINDS = ("for", "keep", "stage", "compute", "stall", *_BRANCHES, "select")
 
@@ -133,7 +143,9 @@ def parse_nest(data: Any, key: str) -> tuple[Node, ...]:
 
 def _parse_node(item: Any, key: str) -> Node:
     if isinstance(item, str):
-        raise SpecError(f"expected a node such as {{compute: {item[:40]}, on: UNIT}}, found text '{item[:60]}'", key=key)
+        raise SpecError(
+            f"expected a node such as {{compute: {item[:40]}, on: UNIT}}, found text '{item[:60]}'", key=key
+        )
     if not isinstance(item, dict):
         raise SpecError(f"expected a node (a mapping with one of {', '.join(_KINDS)}), found {item!r:.60}", key=key)
     kinds = [kind for kind in _KINDS if kind in item]
@@ -148,11 +160,10 @@ def _parse_node(item: Any, key: str) -> Node:
         return _parse_select(item, key)
     if kind in ("keep", "stage"):
         item = {**item, kind: _parse_levels(item[kind], join_key(key, kind) or key)}
-    models: dict[str, type[Model]] = {"for": Loops, "keep": Keep, "stage": Stage, "compute": Compute, "stall": Stall}
-    return _validated(models[kind], item, key)  # type: ignore[return-value]  # the table holds nodes only
+    return _validated(_MODELS[kind], item, key)
 
 
-def _validated(model: type[Model], data: Any, key: str) -> Model:
+def _validated(model: type[M], data: Any, key: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -173,7 +184,7 @@ def _parse_branch(kind: str, item: dict[str, Any], key: str) -> Branch:
         if kind != "pipeline":
             raise SpecError(f"only a pipeline has a depth, found it in a {kind}", key=key)
         depth = _parsed(item["depth"], join_key(key, "depth") or key)
-    return Branch(kind=kind, children=nests, depth=depth)  # type: ignore[arg-type]  # one of _BRANCHES
+    return Branch(kind=kind, children=nests, depth=depth)
 
 
 def _parse_select(item: dict[str, Any], key: str) -> Select:
@@ -212,7 +223,6 @@ def _parse_entries(entries: Any, key: str) -> dict[str, Kept]:
     for name, options in entries.items():
         data = options if isinstance(options, dict) else {} if options is None else {"buffers": options}
         entry = _validated(Kept, data, join_key(key, str(name)) or key)
-        assert isinstance(entry, Kept)
         kept[str(name)] = entry if entry.tensors else entry.model_copy(update={"tensors": (str(name),)})
     return kept
 

@@ -11,12 +11,12 @@ from architectures import EvaluatedArchitecture
 from einsum.errors import SpecError
 from mappings.accounts import Account, Ledger, memory_steps
 from mappings.leaves import LeafWork
+from mappings.masked import Space
 from mappings.movement import column, inner_loops, visits
 from mappings.nest import Hold, Leaf, Pause, PhaseNest
 from mappings.operands import Homes
 from mappings.ordering import Ordering
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import TileSpace
 
 
 class StreamLowering:
@@ -27,7 +27,7 @@ class StreamLowering:
         phase: PhaseNest,
         homes: Homes,
         machine: EvaluatedArchitecture,
-        space: TileSpace,
+        space: Space,
         tensor_bytes: Mapping[str, Array],
         spilled: Mapping[Hold, Array],
         env: Mapping[str, Any],

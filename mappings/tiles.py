@@ -30,7 +30,7 @@ class PositionsNeeded(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """One temporal loop of a nest, itself and no other: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
+    """One temporal loop of a nest: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
 
     `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition.
     """

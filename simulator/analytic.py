@@ -8,6 +8,7 @@ summed over tile classes. Streams of one phase share resources; phases follow on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,23 +64,18 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     return PhaseTime(latency_s, names[winner])
 
 
-def _grid(stream: Stream, resources: object, points: int) -> tuple[Array, Array]:
+def _grid(stream: Stream, resources: Mapping[str, Resource], points: int) -> tuple[Array, Array]:
     """(waves of instances that follow one another, instances on the busiest copy of the private resources)."""
-    assert isinstance(resources, dict) or hasattr(resources, "values")
-    copies = max((r.copies for r in _used(stream, resources)), default=1)
+    used = [resources[step.resource] for step in stream.steps if step.resource is not None]
+    copies = max((resource.copies for resource in used), default=1)
     instances = _points(stream.instances, points)
     slots = _points(stream.slots, points)
     return np.ceil(instances / (copies * slots)), np.ceil(instances / copies)
 
 
-def _used(stream: Stream, resources: object) -> list[Resource]:
-    table: dict[str, Resource] = dict(resources)  # type: ignore[call-overload]
-    return [table[step.resource] for step in stream.steps if step.resource is not None]
-
-
 def _total(values: Array | float, stream: Stream) -> Array:
     """A per-tile quantity summed over all tiles of one instance, (points,)."""
-    return np.sum(np.asarray(values) * stream.counts, axis=1)
+    return np.asarray(np.sum(np.asarray(values) * stream.counts, axis=1))
 
 
 def _points(value: Array | int, points: int) -> Array:
@@ -91,16 +87,12 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     points = program.points
     latency_s = np.sum([time.latency_s for time in times], axis=0)
     totals = Totals.of(program)
-    energy = {
-        component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()
-    }
+    energy = {component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()}
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
         capacity = peak[:, 0] * latency_s
-        by_einsum[unit] = {
-            name: work / capacity for (used, name), work in totals.work.items() if used == unit
-        }
+        by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
     longest = np.argmax(np.stack([time.latency_s for time in times]), axis=0)
     bounds = np.stack([time.bound_by for time in times])

@@ -155,7 +155,5 @@ def _mapped(result: Result, change: Any, scalar: bool) -> Result:
         return {key: walk(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
     arrays = {name: walk(value) for name, value in _arrays(result).items()}
-    phases = tuple(
-        PhaseResult(phase.name, change(phase.latency_s), change(phase.bound_by)) for phase in result.phases
-    )
+    phases = tuple(PhaseResult(phase.name, change(phase.latency_s), change(phase.bound_by)) for phase in result.phases)
     return Result(**arrays, phases=phases, fidelity=result.fidelity, assumptions=result.assumptions, scalar=scalar)

@@ -78,7 +78,9 @@ class Design:
             env = {**self._row(env), **env}
         definitions = {**self.cascade.variables, **self.mapping.variables}
         given = {name: value for name, value in env.items() if name not in definitions or name in self.settings}
-        given.update({name: env[name] for name in self.cascade.variables if name in env and name not in self.mapping.variables})
+        given.update(
+            {name: env[name] for name in self.cascade.variables if name in env and name not in self.mapping.variables}
+        )
         try:
             return resolve(definitions, given)
         except EinsightError as error:
@@ -188,7 +190,11 @@ def _evaluated(
             program = _with_linear_layers(program, chosen)
     except StructureVaries as varies:
         groups = _split(chosen, varies)
-        return [part for group in groups for part in _evaluated(chosen.at(group), places[group], end_to_end, fidelity, trace)]
+        return [
+            part
+            for group in groups
+            for part in _evaluated(chosen.at(group), places[group], end_to_end, fidelity, trace)
+        ]
     if fidelity == "analytic":
         return [(places, evaluate(program))]
     from simulator.event import evaluate_events
