@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Part(BaseModel):
     """A part of an experiment: immutable, and an unknown field is an error.
 
-    The text under each field is its description, shown by error messages and the reference pages.
+    The text under each field is its description, for the reference pages.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
