@@ -18,7 +18,7 @@ from mappings.movement import InnerLoop, column, inner_loops, visits
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.operands import Gate, Homes
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import Loop, PositionsNeeded
+from mappings.tiles import Loop, PositionsNeeded, Side
 
 
 @dataclass
@@ -51,7 +51,7 @@ class LeafWork:
     @property
     def einsums(self) -> tuple[Einsum, ...]:
         """The Einsums of the leaf."""
-        return tuple(self.homes.cascade.einsum(name) for name in self.leaf.einsums)
+        return tuple(self.homes.einsum(name) for name in self.leaf.einsums)
 
     @property
     def sources(self) -> list[tuple[Hold, str]]:
@@ -81,7 +81,7 @@ class LeafWork:
     def weight(self) -> Array:
         """1 in tile classes where the leaf runs and 0 elsewhere, or its even share where it is spread."""
         weight = np.ones(self.space.counts.shape)
-        needed: set[int] = set()
+        needed: set[tuple[int, Side]] = set()
         for gate in self.gates:
             if gate.loop not in self.space.loops:
                 continue
@@ -94,7 +94,7 @@ class LeafWork:
             if flags is not None:
                 weight = weight * flags
             elif (state.trips > 1).any():
-                needed.add(place)
+                needed.add((place, gate.side))
         if needed:
             raise PositionsNeeded(frozenset(needed))
         return weight

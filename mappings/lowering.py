@@ -22,7 +22,7 @@ from mappings.operands import Homes
 from mappings.program import Array, Phase, Resource, Stream, TileProgram
 from mappings.schema import Node
 from mappings.streams import StreamLowering
-from mappings.tiles import PositionsNeeded, TileSpace
+from mappings.tiles import Positions, PositionsNeeded, TileSpace
 
 
 def lower(
@@ -108,15 +108,14 @@ def _lower_phase(
 ) -> Stream:
     """The stream of a phase. Loops are told apart into first, middle and last iterations only where that matters."""
     points = next(iter(extents.values())).shape[0]
-    positions = [False] * len(phase.tile_loops)
+    positions: Positions = frozenset()
     while True:
         space = TileSpace.build(phase.tile_loops, extents, positions, points)
         lowering = StreamLowering(phase, homes, machine, space, tensor_bytes, spilled, env)
         try:
             steps = lowering.steps()
         except PositionsNeeded as needed:
-            for place in needed.places:
-                positions[place] = True
+            positions |= needed.positions
             continue
         return Stream(phase.name, steps, space.counts, space.order, hidden_fill=hidden_fill)
 

@@ -45,8 +45,7 @@ class Mask:
             low, high = np.where(empty, bound, low), np.where(empty, bound, high)
         if (np.diff(low) < 0).any() or (np.diff(high) < 0).any():
             raise SpecError(
-                f"the kept interval of '{column}' moves back as '{row}' grows; only masks whose bounds never fall can be "
-                "mapped"
+                f"the kept interval of '{column}' moves back as '{row}' grows; masks are mapped whose bounds never fall"
             )
         return cls(row, column, low, high)
 
@@ -102,7 +101,7 @@ class MaskedTileSpace:
         """Enumerate the tiles that a mask leaves to visit. SpecError when there are more than MAX_TILES."""
         ranks = (mask.row, mask.column)
         prefix = next((place for place, loop in enumerate(loops) if loop.rank in ranks), len(loops))
-        dense = TileSpace.build(loops[:prefix], extents, [False] * prefix, 1)
+        dense = TileSpace.build(loops[:prefix], extents, frozenset(), 1)
         if dense.counts.shape[1] > 1:
             raise SpecError("chunks of loops outside the mask's ranks have to divide their ranks evenly")
         walk = _Walk(extents, mask)

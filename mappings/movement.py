@@ -186,6 +186,11 @@ def count_chunks(size: Array, chunks: Sequence[Array]) -> Array:
     """Innermost chunks when `size` coordinates are cut by nested chunk sizes, outermost first, the last ragged."""
     if not chunks:
         return np.ones_like(size)
+    last = chunks[-1]
+    if last.size == 1 and last.flat[0] == 1:
+        return size  # single coordinates, however they are grouped
+    if len(chunks) == 1:
+        return np.ceil(size / last)
     first, rest = np.minimum(chunks[0], size), chunks[1:]
     full = np.floor(size / first)
     remainder = size - full * first

@@ -8,8 +8,9 @@ in its first otherwise. A value that a loop still reduces may not be consumed by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from einsum.access import Access
@@ -38,7 +39,7 @@ class Operand:
     hold: Hold | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Homes:
     """The holds of a whole mapping and who uses them."""
 
@@ -46,12 +47,9 @@ class Homes:
     ranks: Ranks
     phases: tuple[PhaseNest, ...]
     root: Hold
+    _gates: dict[Leaf, tuple[Gate, ...]] = field(default_factory=dict, init=False, repr=False)
 
-    def leaf_of(self, einsum: str) -> Leaf | None:
-        """The leaf that computes an Einsum; None when no leaf does."""
-        return next((leaf for leaf in self.leaves if einsum in leaf.einsums), None)
-
-    @property
+    @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """All leaves in order."""
         return tuple(leaf for phase in self.phases for leaf in phase.leaves)
@@ -63,19 +61,40 @@ class Homes:
 
     def producers(self, tensor: str) -> tuple[Leaf, ...]:
         """Leaves that produce a tensor."""
-        return tuple(leaf for leaf in self.leaves if any(self.writes(name) == tensor for name in leaf.einsums))
+        return self._producers.get(tensor, ())
 
     def consumers(self, tensor: str) -> tuple[Leaf, ...]:
         """Leaves that read a tensor."""
-        return tuple(
-            leaf
-            for leaf in self.leaves
-            if any(access.tensor == tensor for name in leaf.einsums for access in self.cascade.einsum(name).inputs)
-        )
+        return self._consumers.get(tensor, ())
+
+    def einsum(self, name: str) -> Einsum:
+        """The Einsum of that name."""
+        return self._einsums[name]
 
     def writes(self, einsum: str) -> str:
         """The tensor that an Einsum produces."""
-        return self.cascade.einsum(einsum).output.tensor
+        return self._einsums[einsum].output.tensor
+
+    @cached_property
+    def _einsums(self) -> dict[str, Einsum]:
+        return {einsum.name: einsum for einsum in self.cascade.einsums}
+
+    @cached_property
+    def _producers(self) -> dict[str, tuple[Leaf, ...]]:
+        return self._users(lambda einsum: (einsum.output.tensor,))
+
+    @cached_property
+    def _consumers(self) -> dict[str, tuple[Leaf, ...]]:
+        return self._users(lambda einsum: tuple(access.tensor for access in einsum.inputs))
+
+    def _users(self, tensors: Callable[[Einsum], tuple[str, ...]]) -> dict[str, tuple[Leaf, ...]]:
+        """Tensor -> the leaves with an Einsum that touches it, each once."""
+        users: dict[str, dict[Leaf, None]] = {}
+        for leaf in self.leaves:
+            for name in leaf.einsums:
+                for tensor in tensors(self.einsum(name)):
+                    users.setdefault(tensor, {})[leaf] = None
+        return {tensor: tuple(leaves) for tensor, leaves in users.items()}
 
     def source(self, leaf: Leaf, tensor: str) -> Hold | None:
         """The hold that a leaf reads a tensor from; None when the leaf itself has just produced it."""
@@ -125,13 +144,13 @@ class Homes:
                             key=reader.key,
                         )
 
-    def parent(self, leaf_chain: Sequence[Hold], hold: Hold) -> Hold | None:
-        """The next hold outwards in a chain."""
-        place = list(leaf_chain).index(hold)
-        return leaf_chain[place - 1] if place else None
-
     def gates(self, leaf: Leaf) -> tuple[Gate, ...]:
         """Loops above a leaf that it does not iterate. SpecError for a consumer of an unfinished reduction."""
+        if leaf not in self._gates:
+            self._gates[leaf] = self._find_gates(leaf)
+        return self._gates[leaf]
+
+    def _find_gates(self, leaf: Leaf) -> tuple[Gate, ...]:
         result = []
         for loop in leaf.loops:
             unfinished = self._unfinished(leaf, loop)
@@ -147,7 +166,7 @@ class Homes:
         return tuple(result)
 
     def _iterates(self, leaf: Leaf, loop: Loop) -> bool:
-        ranks = {rank for name in leaf.einsums for rank in self.cascade.einsum(name).ranks}
+        ranks = {rank for name in leaf.einsums for rank in self.einsum(name).ranks}
         return any(loop.name in self.ranks.names_moving(rank) for rank in ranks)
 
     def _waits(self, leaf: Leaf, loop: Loop) -> bool:
@@ -158,7 +177,7 @@ class Homes:
         """A tensor that the leaf depends on and that is complete only when the loop ends."""
         for reader in (leaf, *self._sources(leaf, loop)):
             for name in reader.einsums:
-                for access in self.cascade.einsum(name).inputs:
+                for access in self.einsum(name).inputs:
                     if access.tensor in {self.writes(other) for other in reader.einsums}:
                         continue
                     if any(self._completed_by(loop, access, made) for made in self._inside(access.tensor, loop)):
@@ -167,9 +186,7 @@ class Homes:
 
     def _completed_by(self, loop: Loop, access: Access, producer: Leaf) -> bool:
         """Whether the loop reduces what is accessed, or the access takes the final value along the loop's rank."""
-        moving = [
-            einsum for einsum in map(self.cascade.einsum, producer.einsums) if einsum.output.tensor == access.tensor
-        ]
+        moving = [einsum for einsum in map(self.einsum, producer.einsums) if einsum.output.tensor == access.tensor]
         for einsum in moving:
             if any(loop.name in self.ranks.names_moving(rank) for rank in einsum.reduced):
                 return True
@@ -188,7 +205,7 @@ class Homes:
         while pending:
             reader = pending.pop()
             for name in reader.einsums:
-                for access in self.cascade.einsum(name).inputs:
+                for access in self.einsum(name).inputs:
                     for made in self._inside(access.tensor, loop):
                         if made is not leaf and made not in found and not self._previous(access, made):
                             found.append(made)

@@ -36,7 +36,7 @@ class Ordering:
 
     def _data(self, leaf: Leaf) -> None:
         for name in leaf.einsums:
-            for access in self.homes.cascade.einsum(name).inputs:
+            for access in self.homes.einsum(name).inputs:
                 for made in self.homes.producers(access.tensor):
                     if made not in self.phase.leaves:
                         continue

@@ -20,12 +20,16 @@ Flags = NDArray[np.bool_]
 Side = Literal["first", "last"]
 
 
-class PositionsNeeded(Exception):
-    """The tile space has to tell first, middle and last iterations of these loops (places) apart."""
+Positions = frozenset[tuple[int, Side]]
+"""Loops (by place) whose first, or last, iterations are told apart from the others."""
 
-    def __init__(self, places: frozenset[int]) -> None:
-        super().__init__(f"loops {sorted(places)}")
-        self.places = places
+
+class PositionsNeeded(Exception):
+    """The tile space has to tell more iterations apart."""
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__(f"loops {sorted(positions)}")
+        self.positions = positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +74,19 @@ class TileSpace:
     _trips: tuple[Array, ...]
 
     @classmethod
-    def build(
-        cls, loops: Sequence[Loop], extents: Mapping[str, Array], positions: Sequence[bool], points: int
-    ) -> TileSpace:
-        """Enumerate the classes of `loops` over ranks of the given extents, (points, 1) each.
-
-        positions[k] asks to keep first, middle and last iterations of loop k apart.
-        """
+    def build(cls, loops: Sequence[Loop], extents: Mapping[str, Array], positions: Positions, points: int) -> TileSpace:
+        """Enumerate the classes of `loops` over ranks of the given extents, (points, 1) each."""
         shape = (points, 1)
         counts = np.ones(shape)
         sizes: list[dict[str, Array]] = [{rank: np.broadcast_to(extent, shape) for rank, extent in extents.items()}]
         states: list[LoopState] = []
         children: list[NDArray[np.int32]] = []
         trips_before: list[Array] = []
-        for loop, position in zip(loops, positions, strict=True):
+        for place, loop in enumerate(loops):
             parent = sizes[-1][loop.rank]
             trips = np.ceil(parent / loop.chunk)
-            segments = _segments(parent, loop.chunk, trips, position)
+            sides = frozenset(side for at, side in positions if at == place)
+            segments = _segments(parent, loop.chunk, trips, sides)
             classes = counts.shape[1]
             take = np.repeat(np.arange(classes), len(segments))
             counts = counts[:, take] * _flatten([segment.count for segment in segments])
@@ -102,7 +102,7 @@ class TileSpace:
             states = [_narrow(state, keep) for state in states]
             sizes.append({**sizes[-1], loop.rank: _flatten([segment.size for segment in segments])[:, used]})
             first, last = (
-                _flatten([getattr(segment, side) for segment in segments])[:, used] if position else None
+                _flatten([getattr(segment, side) for segment in segments])[:, used] if side in sides else None
                 for side in ("first", "last")
             )
             states.append(LoopState(trips[:, keep], first, last))
@@ -122,7 +122,7 @@ class TileSpace:
         """
         shape = self.counts.shape
         weight, fresh = np.ones(shape), np.ones(shape)
-        needed: set[int] = set()
+        needed: set[tuple[int, Side]] = set()
 
         def at_side(place: int, free: Flags) -> Array:
             state = self.states[place]
@@ -130,7 +130,7 @@ class TileSpace:
             if flags is not None:
                 return np.where(free | flags, 1.0, 0.0)
             if not free.all():
-                needed.add(place)
+                needed.add((place, side))
             return np.ones(shape)
 
         for place in reversed(range(len(self.loops))):
@@ -184,21 +184,29 @@ class _Segment:
     last: Flags
 
 
-def _segments(parent: Array, chunk: Array, trips: Array, position: bool) -> list[_Segment]:
+def _segments(parent: Array, chunk: Array, trips: Array, sides: frozenset[str]) -> list[_Segment]:
     """The kinds of iterations of a loop over `parent` coordinates: merged where nothing asks to tell them apart."""
     remainder = parent - (trips - 1) * chunk
     single = trips == 1
     full = np.minimum(chunk, parent)
     no = np.zeros(parent.shape, dtype=bool)
-    if position:
+    one = np.ones(parent.shape)
+    ragged = not (remainder == full).all()
+    if not sides and not ragged:
+        return [_Segment((0, 1, 2), trips, full, no, no)]
+    if "first" not in sides:
+        return [_Segment((0, 1), trips - 1, full, no, no), _Segment((2,), one, remainder, single, ~no)]
+    if "last" not in sides and not ragged:
+        # An only iteration takes slot 2; slot 0 and it are never both used.
         return [
             _Segment((0,), np.where(single, 0.0, 1.0), full, ~no, no),
-            _Segment((1,), np.maximum(trips - 2, 0.0), full, no, no),
-            _Segment((2,), np.ones(parent.shape), remainder, single, ~no),
+            _Segment((1, 2), np.where(single, 1.0, trips - 1), full, single, no),
         ]
-    if (remainder == full).all():
-        return [_Segment((0, 1, 2), trips, full, no, no)]
-    return [_Segment((0, 1), trips - 1, full, no, no), _Segment((2,), np.ones(parent.shape), remainder, no, no)]
+    return [
+        _Segment((0,), np.where(single, 0.0, 1.0), full, ~no, no),
+        _Segment((1,), np.maximum(trips - 2, 0.0), full, no, no),
+        _Segment((2,), one, remainder, single, ~no),
+    ]
 
 
 def _flatten(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
