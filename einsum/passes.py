@@ -6,7 +6,8 @@ the cascade as written, whatever the mapping: Einsums of different passes cannot
 
 The analysis assigns each tensor the time from which its elements can be read: 0 if it needs no pass, t - 1/2 if its
 element at a coordinate is there as soon as pass t has reached that coordinate, t if it is there only when pass t has
-ended. Every Einsum runs as early as it can. Of a partitioned rank the outermost part orders the traversal; what is smaller than a chunk stays inside a visit.
+ended. Every Einsum runs as early as it can. Of a partitioned rank the outermost part orders the traversal; what is
+smaller than a chunk stays inside a visit.
 """
 
 from __future__ import annotations
