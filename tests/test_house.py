@@ -103,6 +103,6 @@ def test_expressions_are_parsed_never_evaluated_by_python() -> None:
 def test_the_wheel_holds_these_packages_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    folders = [path.name for path in ROOT.iterdir() if path.is_dir()]
+    folders = [path.parent.name for path in ROOT.glob("*/__init__.py")]
     assert {name for name in folders if any(fnmatch(name, pattern) for pattern in patterns)} == set(PACKAGES)
     assert set(project["tool"]["mypy"]["packages"]) == set(PACKAGES)

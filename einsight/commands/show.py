@@ -17,7 +17,7 @@ from explorer.settings import Setting
 _DRAWN_BY = {
     "cascade": ("einsum", "Cascade", "einsight.draw_cascade"),
     "architecture": ("architectures", "Architecture", "architectures.draw"),
-    "mapping": ("mappings", "Mapping", "mappings.draw"),
+    "mapping": ("mappings", "Mapping", "einsight.draw_mapping"),
     "workload": ("workloads", "Workload", "einsight.draw_workload"),
 }
 """kind -> package and class of its values, and the module with `draw_text` and `draw_svg` for them."""

@@ -71,7 +71,7 @@ def _report(result: Result) -> str:
     tables = (_phases(document), _traffic(document), _utilization(document), _energy(document))
     parts = [_summary(document), *(table for table in tables if table)]
     if result.assumptions:
-        parts.append("assumptions\n" + render_fields([("  -", text) for text in result.assumptions]))
+        parts.append("assumptions\n" + render_fields([("-", text) for text in result.assumptions]))
     return "\n\n".join(parts)
 
 

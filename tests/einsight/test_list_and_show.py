@@ -85,3 +85,27 @@ def test_variables_can_be_set_where_sizes_are_shown(run: Run) -> None:
 def test_a_file_is_shown_like_a_name(run: Run, tmp_path: Path) -> None:
     Cascade.load("attention-3pass").save(tmp_path / "mine.yaml")
     assert run("show", tmp_path / "mine.yaml").out == run("show", "attention-3pass").out
+
+
+@pytest.mark.parametrize("name", list_library("mapping"))
+def test_the_boxes_of_a_nest_lie_inside_or_beside_each_other(run: Run, tmp_path: Path, name: str) -> None:
+    run("show", "mapping", name, "--out", tmp_path / "drawing.svg")
+    root = ElementTree.parse(tmp_path / "drawing.svg").getroot()
+    boxes = [
+        (x, y, x + float(rect.get("width", 0)), y + float(rect.get("height", 0)))
+        for rect in root.iter(f"{SVG}rect")
+        for x, y in [(float(rect.get("x", 0)), float(rect.get("y", 0)))]
+    ]
+    assert len(boxes) > 4
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        for other_left, other_top, other_right, other_bottom in boxes[:number]:
+            apart = left >= other_right or right <= other_left or top >= other_bottom or bottom <= other_top
+            inside = other_left <= left and right <= other_right and other_top <= top and bottom <= other_bottom
+            assert apart or inside
+
+
+def test_a_nest_is_shown_as_it_encloses(run: Run) -> None:
+    lines = run("show", "mapping", "fusemax-architecture").out.splitlines()
+    indents = {line.strip().split(" (")[0]: len(line) - len(line.lstrip()) for line in lines}
+    assert indents["for m1 by 1"] < indents["for p by P0"] < indents["RM on array_1d"] < indents["BQK on array_2d"]
+    assert indents["BQK on array_2d"] == indents["LM on array_2d"]
