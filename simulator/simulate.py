@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, nearest
+from einsum.errors import EinsightError, SpecError, join_key, nearest
 from einsum.expressions import resolve
 from mappings import Mapping, TileProgram
 from mappings.lowering import lower
@@ -54,7 +54,7 @@ class Design:
     def known_names(self) -> set[str]:
         """Every name that a setting may have."""
         known = {*self.architecture.known_names, *self.mapping.known_names, *self.cascade.variables}
-        known |= self.workload.known_names if self.workload else _free_names(self.cascade)
+        known |= self.workload.known_names if self.workload else set(self.cascade.parameters)
         return known
 
     def at(self, places: NDArray[np.intp]) -> Design:
@@ -76,7 +76,7 @@ class Design:
         env.update(self.settings)
         if self.mapping.table is not None:
             env = {**self._row(env), **env}
-        definitions = {**self.cascade.variables, **self.mapping.variables}
+        definitions = {**self.cascade.definitions, **self.mapping.variables}
         given = {name: value for name, value in env.items() if name not in definitions or name in self.settings}
         given.update(
             {name: env[name] for name in self.cascade.variables if name in env and name not in self.mapping.variables}
@@ -84,8 +84,12 @@ class Design:
         try:
             return resolve(definitions, given)
         except EinsightError as error:
-            inside = error.key is not None and error.key.split(".")[0] in self.mapping.variables
-            raise error.located(file=self.mapping.file if inside else None, key="variables") from None
+            inside = error.key is not None and error.key in self.mapping.variables
+            message = error.message
+            if inside and "unknown name" not in message:
+                message = f"no legal mapping at these sizes: {message}"
+            file = self.mapping.file if inside else None
+            raise SpecError(message, file=file, key=join_key("variables", error.key)) from None
 
     def _row(self, env: MappingABC[str, Any]) -> dict[str, Any]:
         table = self.mapping.table
@@ -97,11 +101,6 @@ class Design:
             if key not in env:
                 raise SpecError(f"the mapping's table needs '{key}', which nothing sets", file=table.file)
         return table.find(env, self.points)
-
-
-def _free_names(cascade: Cascade) -> set[str]:
-    names = {name for rank in cascade.ranks.values() for name in rank.extent.names}
-    return names | {name for part in cascade.partitions.values() for name in part.size.names}
 
 
 def design(
@@ -130,6 +129,16 @@ def design(
     for name in chosen.settings:
         if name not in known:
             raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    given = {*chosen.settings, *chosen.mapping.known_names}
+    given |= chosen.workload.known_names if chosen.workload else set()
+    missing = [name for name in chosen.cascade.parameters if name not in given]
+    if missing:
+        source = f"workload '{chosen.workload.name}' has no" if chosen.workload else "nothing gives the"
+        sizes = "size" if len(missing) == 1 else "sizes"
+        raise SpecError(
+            f"{source} {sizes} {', '.join(missing)} of cascade '{chosen.cascade.name}'; name a workload that does, or "
+            "set them"
+        )
     return chosen
 
 
