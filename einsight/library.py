@@ -35,7 +35,7 @@ def entries(kind: str) -> list[Entry]:
 
 def locate(name_or_path: str) -> tuple[str, str]:
     """The kind and the name (or path) of a description. Raises SpecError for an unknown or an ambiguous name."""
-    if Path(name_or_path).suffix in (".yaml", ".yml"):
+    if Path(name_or_path).suffix in (".yaml", ".yml") or "/" in name_or_path:
         data = load_yaml(name_or_path)
         kinds = [kind for kind in KINDS if kind in data]
         if not kinds:

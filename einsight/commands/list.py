@@ -18,8 +18,8 @@ from einsum.errors import SpecError, nearest
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
     """List the cascades, architectures, mappings and workloads of the libraries, or those of one KIND."""
-    chosen = kind_of(kind) if kind else None
-    if kind and not chosen:
+    chosen = None if kind is None else kind_of(kind)
+    if kind is not None and not chosen:
         raise SpecError(f"unknown kind '{kind}'{nearest(kind, KINDS)}")
     found = [entry for each in KINDS if chosen in (None, each) for entry in entries(each)]
     if as_json:

@@ -27,7 +27,7 @@ def command(experiment: str, out: str | None, as_json: bool) -> None:
     from explorer.files import output_folder
 
     spec = Experiment.load(experiment)
-    with output_folder(out) if out else nullcontext() as folder:
+    with nullcontext() if out is None else output_folder(out) as folder:
         outcome = run_experiment(spec, progress_line("simulating"))
         written = _write(spec, outcome, folder) if folder else []
     if as_json:

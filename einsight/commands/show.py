@@ -36,7 +36,7 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
         if variable not in value.variables:
             raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, value.variables)}", key="--set")
     draw: Any = import_module(drawer)
-    if not out:
+    if out is None:
         click.echo(draw.draw_text(value, settings).rstrip())
         return
     if Path(out).suffix != ".svg":

@@ -47,7 +47,7 @@ def command(
 
     if mapping is None:
         raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
-    with whole_file(trace) if trace else nullcontext() as partial:
+    with nullcontext() if trace is None else whole_file(trace) as partial:
         result = simulate(
             cascade=cascade,
             architecture=architecture,
