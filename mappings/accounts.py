@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from architectures import EvaluatedArchitecture
 from mappings.movement import column
 from mappings.nest import Hold
 from mappings.program import Array, Dependence, Step, Traffic
+
+K = TypeVar("K")
 
 
 @dataclass
@@ -30,6 +33,14 @@ class Account:
         """Bytes by (memory, tensor)."""
         keys = dict.fromkeys([*self.read_bytes, *self.write_bytes])
         return {key: Traffic(self.read_bytes.get(key, 0.0), self.write_bytes.get(key, 0.0)) for key in keys}
+
+    def changed(self, change: Callable[[Array], Array]) -> Account:
+        """The same account with every value changed, such as summed over parts of a tile."""
+
+        def applied(book: dict[K, Array]) -> dict[K, Array]:
+            return {key: change(value) for key, value in book.items()}
+
+        return Account(applied(self.read_bytes), applied(self.write_bytes), applied(self.actions), applied(self.work))
 
     def level_bytes(self, level: str) -> tuple[Array | float, Array | float]:
         """(read, written) bytes at one memory, over all tensors."""

@@ -15,10 +15,10 @@ from einsum.errors import SpecError, join_key, nearest
 from mappings.accounts import Account, Ledger, memory_steps
 from mappings.masked import Space
 from mappings.movement import InnerLoop, column, inner_loops, visits
-from mappings.nest import Hold, Leaf, PhaseNest
+from mappings.nest import Hold, Leaf
 from mappings.operands import Gate, Homes
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import Loop, PositionsNeeded, Side
+from mappings.tiles import Gather, Loop
 
 
 @dataclass
@@ -26,10 +26,9 @@ class LeafWork:
     """Lowers one leaf over a tile space."""
 
     leaf: Leaf
-    phase: PhaseNest
     homes: Homes
     machine: EvaluatedArchitecture
-    space: Space
+    tiles: Space
     ledger: Ledger
 
     def steps(self, after: tuple[Dependence, ...]) -> list[Step]:
@@ -42,11 +41,21 @@ class LeafWork:
             self._read(hold, tensor, access, account)
         for einsum in self.einsums:
             self._write(einsum, account)
-        busy_s = cycles / column(self.unit.clock_hz)
+        account = account.changed(self._inside[1])
+        busy_s = self._inside[1](cycles) / column(self.unit.clock_hz)
         compute = Step(
             self.leaf.name, self.leaf.unit, busy_s, 0.0, after, account.traffic(), account.actions, account.work
         )
         return [compute, *memory_steps(self.leaf.name, account, self.machine, after)]
+
+    @cached_property
+    def _inside(self) -> tuple[Space, Gather]:
+        return self.tiles.within(self.leaf.loops)
+
+    @property
+    def space(self) -> Space:
+        """The tile space in which the leaf's work is counted: that of the tiles, or a finer one inside them."""
+        return self._inside[0]
 
     @property
     def einsums(self) -> tuple[Einsum, ...]:
@@ -80,24 +89,12 @@ class LeafWork:
     @cached_property
     def weight(self) -> Array:
         """1 in tile classes where the leaf runs and 0 elsewhere, or its even share where it is spread."""
-        weight = np.ones(self.space.counts.shape)
-        needed: set[tuple[int, Side]] = set()
-        for gate in self.gates:
-            if gate.loop not in self.space.loops:
-                continue
-            place = self.space.loops.index(gate.loop)
-            state = self.space.states[place]
-            if self.leaf.spread == gate.loop.name:
-                weight = weight / state.trips
-                continue
-            flags = state.first if gate.side == "first" else state.last
-            if flags is not None:
-                weight = weight * flags
-            elif (state.trips > 1).any():
-                needed.add((place, gate.side))
-        if needed:
-            raise PositionsNeeded(frozenset(needed))
-        return weight
+        gated = {
+            self.space.loops.index(gate.loop): "spread" if self.leaf.spread == gate.loop.name else gate.side
+            for gate in self.gates
+            if gate.loop in self.space.loops
+        }
+        return self.space.gated(gated)
 
     @cached_property
     def loops(self) -> tuple[Loop, ...]:

@@ -16,6 +16,7 @@ from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from mappings.capacity import spilled_shares
+from mappings.masked import Mask, MaskedTileSpace, Space
 from mappings.movement import Ranks, column
 from mappings.nest import Binder, Hold, PhaseNest, as_points
 from mappings.operands import Homes
@@ -36,7 +37,8 @@ def lower(
 ) -> TileProgram:
     """The tile program of a nest over a cascade on an evaluated architecture, at `points` design points at once.
 
-    `env` has a value (a number or an array of `points`) for every name. SpecError for a mapping that is not legal, with
+    `env` has a value (a number or an array of `points`) for every name. A cascade under a mask is lowered at one point
+    at a time (`needs_single_points`). SpecError for a mapping that is not legal, with
     the first obstacle; `nest.StructureVaries` when a condition differs between the points.
     """
     levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
@@ -51,10 +53,11 @@ def lower(
     homes.check()
     extents = base_extents(cascade, env, points)
     tensor_bytes = word_bytes(cascade, machine, env, points)
+    mask = Mask.of(cascade, env) if points == 1 else None
     lowered = []
     for phase in phases:
         spilled = spilled_shares(phase, homes, machine, extents, tensor_bytes)
-        stream = _lower_phase(phase, homes, machine, extents, tensor_bytes, spilled, env, hidden_fill)
+        stream = _lower_phase(phase, homes, machine, extents, tensor_bytes, spilled, mask, hidden_fill)
         lowered.append(Phase(phase.name, (stream,)))
     used = {step.resource for phase in lowered for stream in phase.streams for step in stream.steps}
     return TileProgram(
@@ -67,6 +70,11 @@ def lower(
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
         assumptions=_assumptions(lowered, hidden_fill),
     )
+
+
+def needs_single_points(cascade: Cascade) -> bool:
+    """Whether the cascade can be lowered at one design point at a time only: its tiles differ under a mask."""
+    return any(einsum.conditions for einsum in cascade.einsums)
 
 
 def base_extents(cascade: Cascade, env: Mapping[str, Any], points: int) -> dict[str, Array]:
@@ -103,15 +111,19 @@ def _lower_phase(
     extents: Mapping[str, Array],
     tensor_bytes: Mapping[str, Array],
     spilled: Mapping[Hold, Array],
-    env: Mapping[str, Any],
+    mask: Mask | None,
     hidden_fill: bool,
 ) -> Stream:
     """The stream of a phase. Loops are told apart into first, middle and last iterations only where that matters."""
     points = next(iter(extents.values())).shape[0]
     positions: Positions = frozenset()
     while True:
-        space = TileSpace.build(phase.tile_loops, extents, positions, points)
-        lowering = StreamLowering(phase, homes, machine, space, tensor_bytes, spilled, env)
+        space: Space = (
+            TileSpace.build(phase.tile_loops, extents, positions, points)
+            if mask is None
+            else MaskedTileSpace.build(phase.tile_loops, extents, mask)
+        )
+        lowering = StreamLowering(phase, homes, machine, space, tensor_bytes, spilled)
         try:
             steps = lowering.steps()
         except PositionsNeeded as needed:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from einsum.cascade import Cascade
+from einsum.conditions import Comparison
 from einsum.errors import SpecError
+from einsum.masks import mask_intervals
 from mappings.program import Array
-from mappings.tiles import Flags, Loop, LoopState, Side, TileSpace
+from mappings.tiles import Flags, Gather, Loop, LoopState, Side, TileSpace
 
 MAX_TILES = 1_000_000
 """Visited tiles of one masked nest; each takes a few hundred bytes while it is lowered."""
@@ -31,6 +35,40 @@ class Mask:
     column: str
     low: Coordinates
     high: Coordinates
+
+    @classmethod
+    def of(cls, cascade: Cascade, env: Mapping[str, Any]) -> Mask | None:
+        """The mask that a cascade's conditions make, None without any. SpecError for one that cannot be mapped.
+
+        All Einsums over both of its ranks have to be under the same conditions, known before run time.
+        """
+        conditions = dict.fromkeys(condition for einsum in cascade.einsums for condition in einsum.conditions)
+        if not conditions:
+            return None
+        late = next((condition for condition in conditions if not isinstance(condition, Comparison)), None)
+        if late is not None:
+            raise SpecError(
+                f"the condition '{late}' is known only at run time; a nest of loops cannot be costed under it"
+            )
+        named = {name for condition in conditions for name in condition.names if name in cascade.ranks}
+        bases = [rank for rank in cascade.ranks if rank in {cascade.base(name) for name in named}]
+        if len(bases) != 2:
+            raise SpecError(f"masks of two ranks can be mapped, the conditions relate {', '.join(bases)}")
+        for einsum in cascade.einsums:
+            over = {cascade.base(rank) for rank in einsum.ranks}
+            if set(bases) <= over and set(einsum.conditions) != set(conditions):
+                raise SpecError(f"{einsum.name} is under other conditions than the rest of cascade '{cascade.name}'")
+        failure: SpecError | None = None
+        for row, column in (bases, bases[::-1]):
+            try:
+                intervals = mask_intervals(cascade, row, column, env, conditions)
+                if not intervals.contiguous:
+                    raise SpecError(f"the mask keeps several intervals of '{column}' for one '{row}'")
+                return cls.from_intervals(row, column, intervals.lo, intervals.hi)
+            except SpecError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     @classmethod
     def from_intervals(cls, row: str, column: str, low: Coordinates, high: Coordinates) -> Mask:
@@ -83,6 +121,7 @@ class Mask:
 class MaskedTileSpace:
     """The visited tiles of a nest, each a class of its own (see `TileSpace`, whose part it plays).
 
+    owner   the tile of the outer loops that each tile lies in, for a space that cuts another one's tiles
     prefix  outermost loops over neither of the mask's ranks: they repeat the tiles as they are
     index   index[k]: iteration of loop k in which each tile lies
     """
@@ -94,11 +133,17 @@ class MaskedTileSpace:
     prefix: int
     index: tuple[Coordinates, ...]
     shares: Array
+    owner: NDArray[np.intp]
     mask: Mask
 
     @classmethod
-    def build(cls, loops: Sequence[Loop], extents: Mapping[str, Array], mask: Mask) -> MaskedTileSpace:
-        """Enumerate the tiles that a mask leaves to visit. SpecError when there are more than MAX_TILES."""
+    def build(
+        cls, loops: Sequence[Loop], extents: Mapping[str, Array], mask: Mask, outer: int | None = None
+    ) -> MaskedTileSpace:
+        """Enumerate the tiles that a mask leaves to visit. SpecError when there are more than MAX_TILES.
+
+        outer  number of loops whose tiles are the owners
+        """
         ranks = (mask.row, mask.column)
         prefix = next((place for place, loop in enumerate(loops) if loop.rank in ranks), len(loops))
         dense = TileSpace.build(loops[:prefix], extents, frozenset(), 1)
@@ -107,7 +152,9 @@ class MaskedTileSpace:
         walk = _Walk(extents, mask)
         for loop, state in zip(loops[:prefix], dense.states, strict=True):
             walk.repeat(loop, state)
-        for loop in loops[prefix:]:
+        for place, loop in enumerate(loops[prefix:], start=prefix):
+            if place == outer:
+                walk.own()
             walk.expand(loop)
         shares = walk.finish({loop.rank for loop in loops})
         return cls(
@@ -118,8 +165,38 @@ class MaskedTileSpace:
             prefix,
             tuple(walk.index),
             shares,
+            walk.owner,
             mask,
         )
+
+    def gated(self, gates: Mapping[int, str]) -> Array:
+        """See `TileSpace.gated`: first and last are those of the tiles that agree in all other loops."""
+        tiles = self.counts.shape[1]
+        if not gates:
+            return np.ones((1, tiles))
+        label = self._label([place for place in range(self.prefix, len(self.loops)) if place not in gates])
+        sides = set(gates.values())
+        if "spread" in sides:
+            return (1.0 / np.bincount(label)[label])[None, :]
+        order = label if sides == {"first"} else label[::-1]
+        chosen = np.zeros(tiles)
+        chosen[np.unique(order, return_index=True)[1]] = 1.0
+        return (chosen if sides == {"first"} else chosen[::-1])[None, :]
+
+    def within(self, loops: Sequence[Loop]) -> tuple[MaskedTileSpace, Gather]:
+        """See `TileSpace.within`: loops inside the tiles are enumerated too, and summed over each tile."""
+        if all(loop in self.loops for loop in loops):
+            return self, lambda values: values
+        tiles = self.counts.shape[1]
+        extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
+        inside = MaskedTileSpace.build(loops, extents, self.mask, len(self.loops))
+        parts = inside.counts.shape[1]
+
+        def gather(values: Array) -> Array:
+            weights = np.broadcast_to(values, (1, parts))[0]
+            return np.bincount(inside.owner, weights=weights, minlength=tiles)[None, :].astype(np.float64)
+
+        return inside, gather
 
     def kept_share(self, ranks: frozenset[str]) -> Array | float:
         """The part of each tile's points over these base ranks that the mask keeps."""
@@ -163,13 +240,16 @@ class MaskedTileSpace:
 
     def _seen_first(self, places: Sequence[int]) -> Array:
         """(1, tiles): 1 in the first tile for each combination of iterations of the loops at the places."""
-        tiles = self.counts.shape[1]
-        label = np.zeros(tiles, dtype=np.int64)
+        first = np.zeros(self.counts.shape[1])
+        first[np.unique(self._label(places), return_index=True)[1]] = 1.0
+        return first[None, :]
+
+    def _label(self, places: Sequence[int]) -> Coordinates:
+        """A number for each tile that tells apart the iterations of the loops at the places, 0, 1, 2, ..."""
+        label = np.zeros(self.counts.shape[1], dtype=np.int64)
         for place in places:
             label = label * (int(self.index[place].max()) + 1) + self.index[place]
-        first = np.zeros(tiles)
-        first[np.unique(label, return_index=True)[1]] = 1.0
-        return first[None, :]
+        return np.unique(label, return_inverse=True)[1].reshape(-1)
 
 
 Space = TileSpace | MaskedTileSpace
@@ -184,6 +264,7 @@ class _Walk:
         self.size = {rank: extent.reshape(-1)[:1].astype(np.int64) for rank, extent in extents.items()}
         self.states: list[LoopState] = []
         self.index: list[Coordinates] = []
+        self.owner: NDArray[np.intp] = np.zeros(1, dtype=np.intp)
         self.levels: list[dict[str, Array]] = [self._level()]
 
     @property
@@ -192,6 +273,10 @@ class _Walk:
 
     def _level(self) -> dict[str, Array]:
         return {rank: size[None, :].astype(float) for rank, size in self.size.items()}
+
+    def own(self) -> None:
+        """Make the tiles so far the owners of those to come."""
+        self.owner = np.arange(self.tiles)
 
     def repeat(self, loop: Loop, state: LoopState) -> None:
         """A loop that repeats the tiles as they are."""
@@ -221,6 +306,7 @@ class _Walk:
         if not live.size:
             raise SpecError("the mask keeps no point")
         parent, step = parent[live], step[live]
+        self.owner = self.owner[parent]
         self.start = {rank: values[live] for rank, values in start.items()}
         self.size = {rank: values[live] for rank, values in size.items()}
         self.states = [_taken(state, parent) for state in self.states]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from architectures import EvaluatedArchitecture
+from einsum.access import Access
 from einsum.errors import SpecError
 from mappings.accounts import Account, Ledger, memory_steps
 from mappings.leaves import LeafWork
@@ -17,6 +17,7 @@ from mappings.nest import Hold, Leaf, Pause, PhaseNest
 from mappings.operands import Homes
 from mappings.ordering import Ordering
 from mappings.program import Array, Dependence, Step
+from mappings.tiles import Side
 
 
 class StreamLowering:
@@ -30,14 +31,12 @@ class StreamLowering:
         space: Space,
         tensor_bytes: Mapping[str, Array],
         spilled: Mapping[Hold, Array],
-        env: Mapping[str, Any],
     ) -> None:
         """`spilled`: the part of a hold that does not fit; see `capacity.spilled_shares`."""
         self.phase = phase
         self.homes = homes
         self.machine = machine
         self.space = space
-        self.env = env
         self.ledger = Ledger(machine, tensor_bytes, spilled)
 
     def steps(self) -> tuple[Step, ...]:
@@ -46,7 +45,7 @@ class StreamLowering:
         ordering = Ordering(self.phase, self.homes, self.space)
         computed: list[Step] = []
         for leaf in self.phase.leaves:
-            work = LeafWork(leaf, self.phase, self.homes, self.machine, self.space, self.ledger)
+            work = LeafWork(leaf, self.homes, self.machine, self.space, self.ledger)
             after = ordering.before(leaf) + tuple(
                 Dependence(name) for hold, tensor in work.sources for name in fill_names.get((hold, tensor), ())
             )
@@ -65,18 +64,17 @@ class StreamLowering:
         """Tile loops above a hold."""
         return sum(loop in self.phase.tile_loops for loop in hold.loops)
 
-    def _moved(self, hold: Hold, tensor: str, side: Any) -> tuple[Array, Array]:
+    def _moved(self, hold: Hold, tensor: str, side: Side) -> tuple[Array, Array]:
         """(words, words of tiles seen for the first time) that pass between a hold and its parent, per tile."""
-        depth = self.depth(hold)
-        access = self._access(tensor)
-        shape = self.homes.ranks.shape(access)
-        below = [loop for loop in hold.loops if loop not in self.phase.tile_loops]
-        inner = inner_loops(below, self.space.sizes[-1])
-        count = visits(shape.moved_by, self.space, depth, inner, side=side)
-        words = self.homes.ranks.moved_words(shape, self.space.sizes[depth], inner)
-        return words * count.all, words * count.distinct
+        space, gather = self.space.within(hold.loops)
+        depth = sum(loop in space.loops for loop in hold.loops)
+        shape = self.homes.ranks.shape(self._access(tensor))
+        inner = inner_loops([loop for loop in hold.loops if loop not in space.loops], space.sizes[-1])
+        count = visits(shape.moved_by, space, depth, inner, side=side)
+        words = self.homes.ranks.moved_words(shape, space.sizes[depth], inner)
+        return gather(words * count.all), gather(words * count.distinct)
 
-    def _access(self, tensor: str) -> Any:
+    def _access(self, tensor: str) -> Access:
         """The access that shapes a tensor's tile: its producer's, or the first consumer's for an input."""
         cascade = self.homes.cascade
         made = [einsum.output for einsum in cascade.einsums if einsum.output.tensor == tensor]

@@ -7,7 +7,7 @@ their exact counts, for many design points at once, and can also list the kinds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from mappings.program import Array
 Flags = NDArray[np.bool_]
 Side = Literal["first", "last"]
 
+
+Gather = Callable[[Array], Array]
+"""Sums values over the parts of each tile."""
 
 Positions = frozenset[tuple[int, Side]]
 """Loops (by place) whose first, or last, iterations are told apart from the others."""
@@ -148,6 +151,32 @@ class TileSpace:
             raise PositionsNeeded(frozenset(needed))
         return weight, weight * fresh
 
+    def gated(self, gates: Mapping[int, str]) -> Array:
+        """The share of work, per tile class, that gates leave: place of a loop -> `first`, `last` or `spread`.
+
+        Work runs in the first or last iteration of a gated loop only, or an equal part in each. Raises PositionsNeeded.
+        """
+        weight = np.ones(self.counts.shape)
+        needed: set[tuple[int, Side]] = set()
+        for place, side in gates.items():
+            state = self.states[place]
+            if side == "spread":
+                weight = weight / state.trips
+                continue
+            flags = state.first if side == "first" else state.last
+            if flags is not None:
+                weight = weight * flags
+            elif (state.trips > 1).any():
+                needed.add((place, "first" if side == "first" else "last"))
+        if needed:
+            raise PositionsNeeded(frozenset(needed))
+        return weight
+
+    def within(self, loops: Sequence[Loop]) -> tuple[TileSpace, Gather]:
+        """The space in which work under `loops` is counted, and how its values become values per tile: as they are."""
+        del loops
+        return self, _as_it_is
+
     def kept_share(self, ranks: frozenset[str]) -> Array | float:
         """The part of a tile's points over these base ranks that no mask leaves out: all of them."""
         del ranks
@@ -207,6 +236,10 @@ def _segments(parent: Array, chunk: Array, trips: Array, sides: frozenset[str]) 
         _Segment((1,), np.maximum(trips - 2, 0.0), full, no, no),
         _Segment((2,), one, remainder, single, ~no),
     ]
+
+
+def _as_it_is(values: Array) -> Array:
+    return values
 
 
 def _flatten(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, join_key, nearest
 from einsum.expressions import resolve
 from mappings import Mapping, TileProgram
-from mappings.lowering import lower
+from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
 from simulator.analytic import evaluate
 from simulator.result import Result, merge_points
@@ -166,6 +167,7 @@ def simulate(
     workload: str | Path | Workload | None = None,
     settings: Settings | None = None,
     *,
+    where: Sequence[str] = (),
     end_to_end: bool = False,
     fidelity: Literal["analytic", "event"] = "analytic",
     trace: str | Path | None = None,
@@ -174,6 +176,7 @@ def simulate(
 
     settings    values for variables of workload, architecture, mapping and cascade; a number, text, or an array with
                 one value per design point. With arrays the result's values are arrays.
+    where       further conditions on the cascade, such as `m <= p` for a causal mask
     end_to_end  add the layer's other matrix products (the workload's linear layers)
     fidelity    analytic: steady states, all points at once; event: tile by tile, one point after another
     trace       file for a timeline in Chrome trace format (event fidelity, one point)
@@ -181,6 +184,8 @@ def simulate(
     Raises EinsightError (SpecError for bad input), one sentence each.
     """
     chosen = design(cascade, architecture, mapping, workload, settings)
+    if where:
+        chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
     if trace is not None and fidelity != "event":
         raise SpecError("a trace needs the event simulation: choose fidelity event")
     if trace is not None and chosen.points > 1:
@@ -193,6 +198,9 @@ def _evaluated(
     chosen: Design, places: NDArray[np.intp], end_to_end: bool, fidelity: str, trace: str | Path | None
 ) -> list[tuple[NDArray[np.intp], Result]]:
     """Results by groups of points whose programs have the same structure."""
+    if chosen.points > 1 and needs_single_points(chosen.cascade):
+        single = [np.array([point]) for point in range(chosen.points)]
+        return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
         program = build_program(chosen)
         if end_to_end:
