@@ -118,3 +118,18 @@ def test_recurrence_equals_the_growth_rate_of_the_longest_walk(data: st.DataObje
             for chosen in itertools.product(*choices):
                 best = max(best, sum(sum(times[i]) for i in cycle) / sum(chosen))
     assert recurrence_s(stream(*steps)).item() == pytest.approx(best, rel=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=14))
+def test_the_cycles_of_a_graph_are_those_that_networkx_finds(edges: set[tuple[int, int]]) -> None:
+    import networkx as nx
+
+    steps = tuple(
+        Step(str(then), "r", 1.0, 0.0, tuple(Dependence(str(first), 1) for first, other in edges if other == then))
+        for then in range(7)
+    )
+    found = sorted(tuple(int(name) for name in cycle.steps) for cycle in recurrences(stream(*steps)))
+    expected = [cycle[cycle.index(min(cycle)) :] + cycle[: cycle.index(min(cycle))] for cycle in
+                nx.simple_cycles(nx.DiGraph(sorted(edges)))]  # fmt: skip
+    assert found == sorted(tuple(cycle) for cycle in expected)
