@@ -1,0 +1,338 @@
+"""A slow interpreter of small mappings, against which the lowering is tested.
+
+It reads the YAML data of a nest, walks every iteration of every loop in order, and keeps which tile each hold and each
+unit's registers contain at the moment. A transfer is counted when a tile is needed that is not there. An Einsum runs
+in the first tile in which its inputs are complete and its points have not been computed yet; complete means that all
+points that contribute to an element have run. Nothing here knows reuse factors, classes of tiles, or gates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from typing import Any
+
+from einsum.access import Access
+from einsum.cascade import Cascade
+from einsum.einsum import Einsum
+
+Box = dict[str, tuple[int, int]]
+"""Base rank -> first coordinate and one past the last."""
+Identity = tuple[Any, ...]
+BRANCHES = ("sequence", "parallel", "pipeline")
+
+
+class Stuck(Exception):
+    """Points of an Einsum were never computed: their inputs were not complete when their turn came."""
+
+
+@dataclass
+class Tally:
+    """Words by (level, tensor), cycles by unit, operations by (unit, kind)."""
+
+    read: Counter[tuple[str, str]] = field(default_factory=Counter)
+    write: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cycles: Counter[str] = field(default_factory=Counter)
+    operations: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(eq=False)
+class Place:
+    """Somewhere tiles stay: a hold of a level, or (with no level) the registers of one leaf.
+
+    producers  Einsums computed below it
+    now        identity and words of the tile that is there
+    written    whether a result was put there, rather than an operand
+    seen       identities of all tiles that results were put into
+    parent     where the tile goes when another one takes its place; None when nothing further out needs it
+    """
+
+    level: str | None
+    tensor: str
+    producers: frozenset[str] = frozenset()
+    now: tuple[Identity, int] | None = None
+    written: bool = False
+    seen: set[Identity] = field(default_factory=set)
+    parent: Place | None = None
+
+
+Chain = list[tuple[Place, Box]]
+
+
+class Oracle:
+    """Runs one nest over one cascade with bound extents and variables."""
+
+    def __init__(
+        self, cascade: Cascade, nest: list[Any], values: Mapping[str, int], units: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """`units`: unit -> its `dims` and the cycles of its `ops`; the outermost level is called DRAM."""
+        self.cascade = cascade
+        self.values = dict(values)
+        self.units = units
+        self.tally = Tally()
+        self.sizes = {base: int(part.size.evaluate(self.values)) for base, part in cascade.partitions.items()}
+        self.halves = {name: base for base, part in cascade.partitions.items() for name in (part.outer, part.inner)}
+        self.outer = {part.outer for part in cascade.partitions.values()}
+        self.whole: Box = {
+            name: (0, int(rank.extent.evaluate(self.values)))
+            for name, rank in cascade.ranks.items()
+            if name not in self.halves
+        }
+        for base, (_, extent) in self.whole.items():
+            if base in cascade.partitions:
+                self.values[cascade.partitions[base].outer.upper()] = -(-extent // self.sizes[base])
+        self.outside = {name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate"}
+        self.roots = {name: Place("DRAM", name) for name in self.outside}
+        self.places: dict[tuple[Any, ...], Place] = {}
+        self.known_words: dict[tuple[str, tuple[tuple[int, int], ...]], int] = {}
+        self.done: dict[str, set[tuple[int, ...]]] = {einsum.name: set() for einsum in cascade.einsums}
+        self.due: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        for einsum in cascade.einsums:
+            for point in self.points(einsum, self.whole):
+                self.due[einsum.name, self.element(einsum.output, einsum, point)] += 1
+        self.made: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        self._walk(nest, self.whole, [], ("nest",))
+        self._finish()
+
+    # What an access touches.
+
+    def points(self, einsum: Einsum, box: Box) -> list[tuple[int, ...]]:
+        """Coordinates of the Einsum's ranks in a box."""
+        bases = list(dict.fromkeys(self.halves.get(rank, rank) for rank in einsum.ranks))
+        found = []
+        for coordinates in product(*(range(*box[base]) for base in bases)):
+            at = dict(zip(bases, coordinates, strict=True))
+            found.append(tuple(self._coordinate(rank, at) for rank in einsum.ranks))
+        return list(dict.fromkeys(found))
+
+    def _coordinate(self, rank: str, at: Mapping[str, int]) -> int:
+        if rank not in self.halves:
+            return at[rank]
+        base = self.halves[rank]
+        return at[base] // self.sizes[base] if rank in self.outer else at[base] % self.sizes[base]
+
+    def element(self, access: Access, einsum: Einsum, point: tuple[int, ...]) -> tuple[int, ...]:
+        """The element of the tensor that an access touches at a point."""
+        at = dict(zip(einsum.ranks, point, strict=True))
+        return tuple(
+            int(sum(factor.evaluate(self.values) * at[rank] for rank, factor in index.terms.items()))
+            + int(index.offset.evaluate(self.values))
+            for index in access.indices
+        )
+
+    def latest(self, tensor: str) -> set[str]:
+        """Iterative ranks along which only the latest value of a tensor exists."""
+        outputs = [einsum.output for einsum in self.cascade.einsums if einsum.name == tensor]
+        steps = [index.step for output in outputs for index in output.indices]
+        return {step[0] for step in steps if step is not None and step[1] != 0}
+
+    def tile(self, access: Access, box: Box, *, state: bool) -> tuple[Identity, int]:
+        """What tells one tile of a tensor from another, and its words. `state`: a running value is one tile."""
+        dropped = self.latest(access.tensor)
+        ranks = tuple(rank for rank in access.ranks if not (state and rank in dropped))
+        identity = tuple((rank, *self._range(rank, ranks, box)) for rank in ranks)
+        return identity, self._words(access, box, dropped)
+
+    def _range(self, rank: str, ranks: Iterable[str], box: Box) -> tuple[int, int]:
+        base = self.halves.get(rank, rank)
+        first, end = box[base]
+        partner = any(other != rank and self.halves.get(other) == base for other in ranks)
+        if rank in self.outer and not partner:
+            return first // self.sizes[base], -(-end // self.sizes[base])
+        return first, end
+
+    def _words(self, access: Access, box: Box, dropped: set[str]) -> int:
+        """Elements that an access touches, counted one by one."""
+        key = str(access), tuple(box[self.halves.get(rank, rank)] for rank in access.ranks)
+        if key not in self.known_words:
+            self.known_words[key] = self._count_words(access, box, dropped)
+        return self.known_words[key]
+
+    def _count_words(self, access: Access, box: Box, dropped: set[str]) -> int:
+        bases = list(dict.fromkeys(self.halves.get(rank, rank) for rank in access.ranks))
+        indices = [index for index in access.indices if not set(index.terms) & dropped and index.terms]
+        touched = set()
+        for coordinates in product(*(range(*box[base]) for base in bases)):
+            at = dict(zip(bases, coordinates, strict=True))
+            touched.add(
+                tuple(
+                    sum(f.evaluate(self.values) * self._coordinate(rank, at) for rank, f in index.terms.items())
+                    for index in indices
+                )
+            )
+        return len(touched)
+
+    # The walk.
+
+    def _chunks(self, name: str, chunk: int, box: Box) -> Iterator[Box]:
+        base = self.halves.get(name, name)
+        step = chunk * self.sizes[base] if name in self.outer else chunk
+        first, end = box[base]
+        for start in range(first, end, step):
+            yield {**box, base: (start, min(start + step, end))}
+
+    def _walk(self, nodes: list[Any], box: Box, holds: Chain, key: tuple[Any, ...]) -> None:
+        for number, node in enumerate(nodes):
+            here = (*key, number)
+            if "for" in node:
+                boxes: Iterable[Box] = [box]
+                for name, chunk in node["for"].items():
+                    boxes = [cut for outer in boxes for cut in self._chunks(name, chunk, outer)]
+                for inside in boxes:
+                    self._walk(nodes[number + 1 :], inside, holds, (*here, "inside"))
+                return
+            if "keep" in node:
+                added = [
+                    (self._place((*here, level, tensor), level, tensor, nodes[number + 1 :]), box)
+                    for level, tensors in node["keep"].items()
+                    for tensor in tensors
+                ]
+                holds = [*holds, *added]
+            elif "compute" in node:
+                self._compute(node, box, holds, here)
+            else:
+                kind = next(kind for kind in BRANCHES if kind in node)
+                for child, inner in enumerate(node[kind]):
+                    self._walk(inner if isinstance(inner, list) else [inner], box, holds, (*here, child))
+
+    def _place(self, key: tuple[Any, ...], level: str | None, tensor: str, below: list[Any]) -> Place:
+        if key not in self.places:
+            self.places[key] = Place(level, tensor, frozenset(_computed(below)))
+        return self.places[key]
+
+    # One leaf in one tile.
+
+    def _compute(self, node: dict[str, Any], box: Box, holds: Chain, key: tuple[Any, ...]) -> None:
+        names = node["compute"] if isinstance(node["compute"], list) else [node["compute"]]
+        einsums = [self.cascade.einsum(name) for name in names]
+        if not self._ready(einsums, names, box):
+            return
+        unit = self.units[node["on"]]
+        self._count_points(einsums, node["on"], box)
+        cycles = [sum(unit["ops"][kind] * count for kind, count in einsum.ops.items()) for einsum in einsums]
+        for inside in self._steps(einsums[0], node, unit, box):
+            self.tally.cycles[node["on"]] += sum(cycles)
+            moved: set[str] = set()
+            for einsum in einsums:
+                for access in einsum.inputs:
+                    if access.tensor in moved or (access.tensor in names and not self._stored(access.tensor, holds)):
+                        continue
+                    moved.add(access.tensor)
+                    self._fetch(access, inside, holds, key)
+            for einsum in einsums:
+                self._put(einsum, inside, holds, key)
+
+    def _stored(self, tensor: str, holds: Chain) -> bool:
+        return bool(self.latest(tensor)) and any(tensor == place.tensor for place, _ in holds)
+
+    def _ready(self, einsums: list[Einsum], names: list[str], box: Box) -> bool:
+        points = {einsum.name: self.points(einsum, box) for einsum in einsums}
+        if all(point in self.done[name] for name, all_points in points.items() for point in all_points):
+            return False
+        for einsum in einsums:
+            for access in einsum.inputs:
+                if access.tensor in names and not self.latest(access.tensor):
+                    continue
+                for point in points[einsum.name]:
+                    element = access.tensor, self.element(access, einsum, point)
+                    if self.made[element] < self.due[element]:
+                        return False
+        return True
+
+    def _count_points(self, einsums: list[Einsum], unit: str, box: Box) -> None:
+        for einsum in einsums:
+            for point in self.points(einsum, box):
+                assert point not in self.done[einsum.name], f"{einsum.name} is computed twice at {point}"
+                self.done[einsum.name].add(point)
+                self.made[einsum.name, self.element(einsum.output, einsum, point)] += 1
+                for kind, count in einsum.ops.items():
+                    self.tally.operations[unit, kind] += count
+
+    def _steps(self, einsum: Einsum, node: dict[str, Any], unit: Mapping[str, Any], box: Box) -> Iterator[Box]:
+        """Boxes of the points that run at the same time, in order: folds of the laid-out ranks, then the others."""
+        spatial = node.get("spatial", {})
+        rest = node.get("temporal", [rank for rank in einsum.ranks if rank not in spatial])
+        loops = [(rank, unit["dims"][dim]) for rank, dim in spatial.items()] + [(rank, 1) for rank in rest]
+        boxes: Iterable[Box] = [box]
+        for rank, chunk in loops:
+            boxes = [cut for outer in boxes for cut in self._chunks(rank, chunk, outer)]
+        return iter(boxes)
+
+    # Tiles come and go.
+
+    def _chain(self, tensor: str, holds: Chain) -> Chain:
+        found = [(place, box) for place, box in holds if place.tensor == tensor]
+        return [(self.roots[tensor], self.whole), *found] if tensor in self.outside else found
+
+    def _fetch(self, access: Access, inside: Box, holds: Chain, key: tuple[Any, ...]) -> None:
+        """Bring an operand's tile into every hold on the way to the elements."""
+        chain = self._chain(access.tensor, holds)
+        if not chain:
+            return
+        registers = self._place((*key, "operand", access.tensor), None, access.tensor, [])
+        route = [*chain, (registers, inside)]
+        for (parent, _), (place, box) in pairwise(route):
+            if access.tensor in place.producers:
+                continue
+            tile = self.tile(access, box, state=place is not registers)
+            if place.now is None or place.now[0] != tile[0]:
+                place.now = tile
+                self._move(access.tensor, tile[1], source=parent, to=place)
+
+    def _put(self, einsum: Einsum, inside: Box, holds: Chain, key: tuple[Any, ...]) -> None:
+        """Write a result's tile into every hold on the way out, as far as somebody needs it."""
+        name = einsum.name
+        chain = self._chain(name, holds)
+        if not chain:
+            return
+        registers = self._place((*key, "result", name), None, name, [])
+        route = [*chain, (registers, inside)]
+        for (parent, _), (place, box) in pairwise(route):
+            running = place is not registers and bool(self.latest(name))
+            tile = self.tile(einsum.output, box, state=running)
+            if place.now is not None and place.now[0] == tile[0]:
+                continue
+            self._flush(place)
+            place.parent = parent if place is registers or self._needed(name, place) else None
+            if tile[0] in place.seen and (einsum.reduced or running):
+                self._move(name, tile[1], source=parent, to=place)
+                if place.parent is None:  # a state that nobody else reads leaves only to come back
+                    self._move(name, tile[1], source=place, to=parent)
+            place.seen.add(tile[0])
+            place.now, place.written = tile, True
+
+    def _needed(self, tensor: str, place: Place) -> bool:
+        """Whether a tile has to leave a hold: it is a result, a state to come back to, or read further out."""
+        readers = {e.name for e in self.cascade.einsums for access in e.inputs if access.tensor == tensor}
+        return tensor in self.outside or not readers <= place.producers
+
+    def _flush(self, place: Place) -> None:
+        if place.written and place.now is not None and place.parent is not None:
+            self._move(place.tensor, place.now[1], source=place, to=place.parent)
+
+    def _move(self, tensor: str, words: int, *, source: Place, to: Place) -> None:
+        if source.level is not None and source.level not in self.units:
+            self.tally.read[source.level, tensor] += words
+        if to.level is not None and to.level not in self.units:
+            self.tally.write[to.level, tensor] += words
+
+    def _finish(self) -> None:
+        for place in self.places.values():
+            self._flush(place)
+        for einsum in self.cascade.einsums:
+            if len(self.done[einsum.name]) != len(self.points(einsum, self.whole)):
+                raise Stuck(einsum.name)
+
+
+def _computed(nodes: Any) -> Iterator[str]:
+    """Names of all Einsums in a part of a nest."""
+    if isinstance(nodes, list):
+        for node in nodes:
+            yield from _computed(node)
+    elif isinstance(nodes, dict):
+        if "compute" in nodes:
+            yield from [nodes["compute"]] if isinstance(nodes["compute"], str) else nodes["compute"]
+        for kind in BRANCHES:
+            yield from _computed(nodes.get(kind, []))
