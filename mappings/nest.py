@@ -119,7 +119,9 @@ class Binder:
         holds: list[Hold] = []
         for leaf in leaves:
             holds += [hold for hold in leaf.holds if hold not in holds]
-        return PhaseNest(", ".join(leaf.name for leaf in leaves[:4]), body, body.loops, leaves, tuple(holds))
+        names = [leaf.name for leaf in leaves]
+        title = ", ".join(names) if len(names) <= 4 else f"{names[0]} ... {names[-1]}"
+        return PhaseNest(title, body, body.loops, leaves, tuple(holds))
 
     def _walk(self, nodes: tuple[Node, ...], loops: tuple[Loop, ...], holds: tuple[Hold, ...], key: str) -> Part:
         parts: list[Part] = []

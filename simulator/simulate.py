@@ -15,7 +15,7 @@ from architectures import Architecture
 from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, join_key, nearest
 from einsum.expressions import resolve
-from mappings import Mapping, TileProgram
+from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
 from simulator.analytic import evaluate
@@ -237,6 +237,21 @@ def _with_linear_layers(program: TileProgram, chosen: Design) -> TileProgram:
         machine = {name: value for name, value in chosen.settings.items() if name in chosen.architecture.known_names}
         product = design(None, chosen.architecture, plan, None, {**machine, **sizes})
         part = build_program(product)
-        phases += [replace(phase, name=layer.name) for phase in part.phases]
+        phases += [_named_after(layer.name, phase) for phase in part.phases]
         resources.update(part.resources)
     return replace(program, phases=tuple(phases), resources=resources)
+
+
+def _named_after(layer: str, phase: Phase) -> Phase:
+    """A phase whose name, steps and tensors say which layer they belong to."""
+
+    def renamed(step: Step) -> Step:
+        return replace(
+            step,
+            name=f"{layer}.{step.name}",
+            after=tuple(replace(dependence, step=f"{layer}.{dependence.step}") for dependence in step.after),
+            traffic={(level, f"{layer}.{tensor}"): moved for (level, tensor), moved in step.traffic.items()},
+        )
+
+    streams = tuple(replace(stream, steps=tuple(map(renamed, stream.steps))) for stream in phase.streams)
+    return replace(phase, name=layer, streams=streams)
