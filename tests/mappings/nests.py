@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ ONE_PASS = Cascade.load("attention-1pass")
 class Case:
     """A nest and the values of its extents and variables."""
 
-    cascade: Cascade
+    cascade: Cascade = field(repr=False)
     nest: list[Any]
     values: Mapping[str, int]
 
@@ -58,9 +58,9 @@ def loops(draw: Any, ranks: Sequence[str], most: int, chunks: Sequence[int]) -> 
 
 
 def keep(draw: Any, nest: list[Any], level: str, tensor: str, iterated: str | None = None) -> None:
-    """Insert a hold somewhere; with `iterated`, only inside loops over these ranks."""
-    other = (i for i, node in enumerate(nest) if "for" in node and iterated is not None and {*node["for"]} - {*iterated})
-    place = draw(st.integers(0, next(other, len(nest))))
+    """Insert a hold somewhere; with `iterated`, only inside loops over these ranks (the Einsums that use it)."""
+    lacked = (i for i, node in enumerate(nest) if iterated and not {*node.get("for", iterated)} <= {*iterated})
+    place = draw(st.integers(0, next(lacked, len(nest))))
     nest.insert(place, {"keep": {level: [tensor]}})
 
 

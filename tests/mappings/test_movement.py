@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from einsum import Cascade
 from einsum.errors import SpecError
-from mappings.movement import Ranks, count_chunks
 from tests.mappings import nests
 from tests.mappings.machine import machine, program, totals, units
 from tests.mappings.nests import Case
