@@ -62,7 +62,7 @@ def lower(
     used = {step.resource for phase in lowered for stream in phase.streams for step in stream.steps}
     return TileProgram(
         phases=tuple(lowered),
-        resources={name: Resource(name) for name in used if name is not None},
+        resources={name: Resource(name, _copies(name, machine)) for name in used if name is not None},
         points=points,
         energy_j={key: column(value) for key, value in machine.action_energies_j().items()},
         peak_per_s={name: column(unit.elements * unit.clock_hz * unit.copies) for name, unit in machine.units.items()},
@@ -129,7 +129,18 @@ def _lower_phase(
         except PositionsNeeded as needed:
             positions |= needed.positions
             continue
-        return Stream(phase.name, steps, space.counts, space.order, hidden_fill=hidden_fill)
+        instances = space.instances()
+        counts = space.counts / instances[:, None]
+        return Stream(phase.name, steps, counts, space.order, instances, phase.slots[:, 0], hidden_fill)
+
+
+def _copies(resource: str, machine: EvaluatedArchitecture) -> int:
+    """Copies of a unit, or of a memory that has the port."""
+    name = resource.split(".")[0]
+    copies = machine.units[name].copies if name in machine.units else machine.memories[name].copies
+    if np.ndim(copies) and len(np.unique(copies)) > 1:
+        raise SpecError(f"the number of copies of {name} has to be the same at all design points")
+    return int(np.max(copies))
 
 
 def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:

@@ -209,11 +209,14 @@ class MaskedTileSpace:
         shape = self.counts.shape
         if skipped:  # gated work runs once per iteration of the loops around, on a tile of its own each time
             return np.ones(shape), np.ones(shape)
-        places = [k for k in range(self.prefix, depth) if self.loops[k].name in moved_by]
+        places = [k for k in range(self.prefix, depth) if self.loops[k].name in moved_by or self.loops[k].grid]
         around = list(range(self.prefix, depth))
         moved = np.where(settled, self._changes(around, side), self._changes(places, side))
         edge = 0 if side == "first" else -1
-        outside = any(self.loops[k].name in moved_by and (self.states[k].trips > 1).any() for k in range(self.prefix))
+        outside = any(
+            (self.loops[k].name in moved_by or self.loops[k].grid) and (self.states[k].trips > 1).any()
+            for k in range(self.prefix)
+        )
         weight = moved.astype(float)
         if outside:
             weight[0, edge] = 1.0
@@ -222,13 +225,27 @@ class MaskedTileSpace:
         return weight, weight * self._seen_first(places)
 
     def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
-        """Class of each tile in execution order (see `program.TileOrder`)."""
-        del point, instance
+        """Class of each of an instance's tiles in execution order (see `program.TileOrder`)."""
+        del point
+        if any(loop.grid for loop in self.loops):
+            blocks = self._blocks()
+            place = instance % (int(blocks[-1]) + 1)
+            return np.arange(*np.searchsorted(blocks, [place, place + 1]), dtype=np.int32)[:limit]
         tiles = self.counts.shape[1]
         times = int(self.counts[0, 0])
         if limit is not None:
             times = min(times, -(-limit // tiles))
         return np.tile(np.arange(tiles, dtype=np.int32), times)[:limit]
+
+    def instances(self) -> Array:
+        """Iterations of the grid loops that have any tile, (1,)."""
+        if not any(loop.grid for loop in self.loops):
+            return np.ones(1)
+        return self.counts[:, 0] * (int(self._blocks()[-1]) + 1)
+
+    def _blocks(self) -> Coordinates:
+        """The grid iteration in which each tile lies, counted from 0 in the order of execution."""
+        return self._label([place for place in range(self.prefix, len(self.loops)) if self.loops[place].grid])
 
     def _changes(self, places: Sequence[int], side: Side) -> Flags:
         """(1, tiles): whether a loop at one of the places stands elsewhere in the tile before (or after, for last)."""

@@ -17,7 +17,7 @@ from einsum.cascade import Cascade
 from einsum.errors import SpecError, join_key, nearest
 from einsum.expressions import Expression
 from mappings.program import Array
-from mappings.schema import Branch, Compute, Keep, Kept, Loops, Node, Select, Stage, Stall
+from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 from mappings.tiles import Loop
 
 
@@ -94,6 +94,7 @@ class PhaseNest:
     tile_loops: tuple[Loop, ...]
     leaves: tuple[Leaf, ...]
     holds: tuple[Hold, ...]
+    slots: Array
 
 
 class Binder:
@@ -105,6 +106,7 @@ class Binder:
         self.env = env
         self.points = points
         self.levels = levels
+        self.slots: dict[Loop, Array] = {}
         self.inner_of = {part.inner: base for base, part in cascade.partitions.items()}
         self.outer_of = {part.outer: base for base, part in cascade.partitions.items()}
 
@@ -121,7 +123,11 @@ class Binder:
             holds += [hold for hold in leaf.holds if hold not in holds]
         names = [leaf.name for leaf in leaves]
         title = ", ".join(names) if len(names) <= 4 else f"{names[0]} ... {names[-1]}"
-        return PhaseNest(title, body, body.loops, leaves, tuple(holds))
+        grid = [loop.grid for loop in body.loops]
+        if grid != sorted(grid, reverse=True):
+            raise SpecError("the loops of a grid have to be outside all others", key="nest")
+        slots = self.slots.get(body.loops[sum(grid) - 1], np.ones((self.points, 1))) if any(grid) else np.ones((1, 1))
+        return PhaseNest(title, body, body.loops, leaves, tuple(holds), slots)
 
     def _walk(self, nodes: tuple[Node, ...], loops: tuple[Loop, ...], holds: tuple[Hold, ...], key: str) -> Part:
         parts: list[Part] = []
@@ -129,7 +135,10 @@ class Binder:
         while pending:
             node, here = pending.pop(0)
             if isinstance(node, Loops):
-                loops += self._loops(node, here)
+                loops += self._loops(node, "for", here)
+            elif isinstance(node, Grid):
+                loops += self._loops(node, "grid", here)
+                self.slots[loops[-1]] = self._number(node.slots, join_key(here, "slots"), least=1)
             elif isinstance(node, (Keep, Stage)):
                 holds += self._holds(node, loops, here)
             elif isinstance(node, Select):
@@ -153,10 +162,12 @@ class Binder:
         first = parts[0]
         return first if len(parts) == 1 else Block("sequence", tuple(parts), first.loops)
 
-    def _loops(self, node: Loops, key: str) -> tuple[Loop, ...]:
-        return tuple(self._loop(name, chunk, join_key(key, "for", name)) for name, chunk in node.ranks.items())
+    def _loops(self, node: Loops | Grid, kind: str, key: str) -> tuple[Loop, ...]:
+        return tuple(
+            self._loop(name, chunk, kind == "grid", join_key(key, kind, name)) for name, chunk in node.ranks.items()
+        )
 
-    def _loop(self, name: str, chunk: Expression, key: str | None) -> Loop:
+    def _loop(self, name: str, chunk: Expression, grid: bool, key: str | None) -> Loop:
         known = {*self.cascade.ranks, *self.cascade.partitions, *self.inner_of, *self.outer_of}
         if name not in known:
             raise SpecError(f"cascade '{self.cascade.name}' has no rank '{name}'{nearest(name, known)}", key=key)
@@ -165,8 +176,8 @@ class Binder:
             raise SpecError(f"expected a whole number of coordinates, '{chunk}' is {float(size.max()):g}", key=key)
         if name in self.outer_of:
             base = self.outer_of[name]
-            return Loop(name, base, size * self.partition_size(base))
-        return Loop(name, self.inner_of.get(name, name), size)
+            return Loop(name, base, size * self.partition_size(base), grid)
+        return Loop(name, self.inner_of.get(name, name), size, grid)
 
     def partition_size(self, base: str) -> Array:
         """Coordinates of one chunk of a partitioned rank, (points, 1)."""

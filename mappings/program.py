@@ -60,7 +60,8 @@ class Step:
 
     resource      the resource that it occupies, or None for a pure delay or a join
     busy_s        seconds on that resource, (points, classes); 0 in classes whose tiles do not run the step
-    latency_s     further seconds until dependents may start, the resource being free again already
+    latency_s     further seconds until dependents may start, the resource being free again already; not charged in
+                  classes that do not run the step
     after         dependences; besides them a step runs its own tiles in order
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
@@ -88,7 +89,7 @@ class TileOrder(Protocol):
 class Stream:
     """A sequence of tiles that run the same steps.
 
-    counts        tiles of each class, (points, classes), for one instance
+    counts        tiles of each class, (points, classes), for one instance; the mean where instances differ
     order         order(point, instance, limit=None) -> class of each tile, int32 (tiles,), consistent with `counts`;
                   with a limit, that of the first `limit` tiles only (a stream may have more tiles than memory holds)
     instances     identical or similar copies of the stream (thread blocks of a grid), (points,); each runs all tiles

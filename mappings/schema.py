@@ -54,6 +54,16 @@ class Loops(Model):
     ranks: dict[str, Expression] = Field(alias="for", description="rank -> coordinates in one iteration.")
 
 
+class Grid(Model):
+    """`grid`: outermost loops whose iterations are instances (thread blocks) that run side by side, one on each copy of
+    the private units and memories."""
+
+    ranks: dict[str, Expression] = Field(alias="grid", description="rank -> coordinates of one instance.")
+    slots: Expression = Field(
+        default=Expression.parse(1), description="Instances that one copy holds at a time (occupancy)."
+    )
+
+
 class Keep(Model):
     """`keep`: tensors whose tile, as the loops above cut it, is held at a level until those loops move on."""
 
@@ -119,18 +129,19 @@ class Select(Model):
     select: tuple[Choice, ...]
 
 
-Node = Loops | Keep | Stage | Compute | Stall | Branch | Select
+Node = Loops | Grid | Keep | Stage | Compute | Stall | Branch | Select
 
 M = TypeVar("M", bound=Model)
-_MODELS: dict[str, type[Loops | Keep | Stage | Compute | Stall]] = {
+_MODELS: dict[str, type[Loops | Grid | Keep | Stage | Compute | Stall]] = {
     "for": Loops,
+    "grid": Grid,
     "keep": Keep,
     "stage": Stage,
     "compute": Compute,
     "stall": Stall,
 }
 _BRANCHES = ("sequence", "parallel", "pipeline")
-_KINDS = ("for", "keep", "stage", "compute", "stall", *_BRANCHES, "select")
+_KINDS = ("for", "grid", "keep", "stage", "compute", "stall", *_BRANCHES, "select")
 
 
 def parse_nest(data: Any, key: str) -> tuple[Node, ...]:

@@ -8,7 +8,7 @@ their exact counts, for many design points at once, and can also list the kinds 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -39,12 +39,14 @@ class PositionsNeeded(Exception):
 class Loop:
     """One temporal loop of a nest: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
 
-    `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition.
+    `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition. The
+    iterations of a `grid` loop are instances that run side by side: nothing is reused from one to the next.
     """
 
     name: str
     rank: str
     chunk: Array
+    grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class TileSpace:
     sizes: tuple[Mapping[str, Array], ...]
     _children: tuple[NDArray[np.int32], ...]
     _trips: tuple[Array, ...]
+    _starts: dict[int, NDArray[np.int32]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def build(cls, loops: Sequence[Loop], extents: Mapping[str, Array], positions: Positions, points: int) -> TileSpace:
@@ -142,7 +145,7 @@ class TileSpace:
             single = np.broadcast_to(self.states[place].trips <= 1, shape)
             if place >= depth:
                 weight = weight * at_side(place, single)
-            elif self.loops[place].name in moved_by:
+            elif self.loops[place].name in moved_by or self.loops[place].grid:
                 settled = settled | ~single
             else:
                 weight = weight * at_side(place, settled | single)
@@ -183,10 +186,25 @@ class TileSpace:
         return 1.0
 
     def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
-        """Class of each tile in execution order (see `program.TileOrder`)."""
-        del instance  # every instance of a nest runs the same tiles
-        sequence = np.zeros(1, dtype=np.int32)
-        for child, trips in zip(self._children, self._trips, strict=True):
+        """Class of each of an instance's tiles in execution order (see `program.TileOrder`)."""
+        depth = sum(loop.grid for loop in self.loops)
+        if point not in self._starts:
+            self._starts[point] = self._expanded(np.zeros(1, dtype=np.int32), point, range(depth), None)
+        start = self._starts[point][instance : instance + 1]
+        return self._expanded(start, point, range(depth, len(self.loops)), limit)
+
+    def instances(self) -> Array:
+        """Iterations of the grid loops, (points,)."""
+        grid = [loop for loop in self.loops if loop.grid]
+        extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
+        return np.asarray(TileSpace.build(grid, extents, frozenset(), self.counts.shape[0]).counts.sum(axis=1))
+
+    def _expanded(
+        self, sequence: NDArray[np.int32], point: int, places: Sequence[int], limit: int | None
+    ) -> NDArray[np.int32]:
+        """Classes after the loops at some places, from those before them."""
+        for place in places:
+            child, trips = self._children[place], self._trips[place]
             row = point if trips.shape[0] > 1 else 0
             lengths = trips[row][sequence].astype(np.int64)
             if limit is not None:

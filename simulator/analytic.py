@@ -39,23 +39,23 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     candidates: list[tuple[str, Array]] = []
     fill_s = np.zeros(points)
     for stream in phase.streams:
-        waves, per_copy = _grid(stream, program.resources, points)
+        instances = _points(stream.instances, points)
         recurrent = recurrence_s(stream)
-        intervals = np.sum(recurrent * stream.counts, axis=1)
-        candidates.append(("dependences", intervals * waves))
+        alone_s = np.sum(recurrent * stream.counts, axis=1)
+        stream_fill_s = np.zeros(points)
+        if not stream.hidden_fill:
+            first = tile_latency_s(stream)[:, :1] - recurrent[:, :1]
+            stream_fill_s = np.maximum(first[:, 0], 0.0) * np.ones(points)
+        fill_s = np.maximum(fill_s, stream_fill_s)
+        waves = np.ceil(instances / (_units(stream, program.resources) * _points(stream.slots, points)))
+        candidates.append(("dependences", alone_s * waves + stream_fill_s * (waves - 1)))
         for step in stream.steps:
             if step.resource is None:
                 continue
-            load = _total(step.busy_s, stream)
-            if program.resources[step.resource].copies > 1:
-                load = load * per_copy
-            else:
-                load = load * _points(stream.instances, points)
-            key = f"{stream.name}/{step.resource}" if program.resources[step.resource].copies > 1 else step.resource
+            copies = program.resources[step.resource].copies
+            key = step.resource if copies == 1 else f"{stream.name}/{step.resource}"
+            load = _total(step.busy_s, stream) * np.ceil(instances / copies)
             shared[key] = shared.get(key, np.zeros(points)) + load
-        if not stream.hidden_fill:
-            first = tile_latency_s(stream)[:, :1] - recurrent[:, :1]
-            fill_s = np.maximum(fill_s, np.maximum(first[:, 0], 0.0) * np.ones(points))
     candidates = [(key.rsplit("/", 1)[-1], load) for key, load in shared.items()] + candidates
     times = np.stack([np.broadcast_to(seconds, (points,)) for _, seconds in candidates])
     winner = np.argmax(times >= times.max(axis=0) * (1 - 1e-12), axis=0)  # a resource before a recurrence when equal
@@ -64,13 +64,9 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     return PhaseTime(latency_s, names[winner])
 
 
-def _grid(stream: Stream, resources: Mapping[str, Resource], points: int) -> tuple[Array, Array]:
-    """(waves of instances that follow one another, instances on the busiest copy of the private resources)."""
-    used = [resources[step.resource] for step in stream.steps if step.resource is not None]
-    copies = max((resource.copies for resource in used), default=1)
-    instances = _points(stream.instances, points)
-    slots = _points(stream.slots, points)
-    return np.ceil(instances / (copies * slots)), np.ceil(instances / copies)
+def _units(stream: Stream, resources: Mapping[str, Resource]) -> int:
+    """Instances that run side by side, one slot each: copies of the stream's most numerous resource."""
+    return max((resources[step.resource].copies for step in stream.steps if step.resource is not None), default=1)
 
 
 def _total(values: Array | float, stream: Stream) -> Array:
