@@ -10,7 +10,7 @@ from typing import Any
 from einsight.svg import LINE, Svg, text_width
 from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
-from mappings.schema import Branch, Compute, Keep, Kept, Loops, Node, Select, Stage, Stall
+from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 
 LOOP, HELD, BRANCH, CHOICE = "#f3f7fc", "#ffffff", "#eef1f4", "#f7f4ee"
 UNITS = ("#fdf0dc", "#dff0df", "#f6dfe3", "#e8e2f5", "#dcf0f3")
@@ -117,9 +117,10 @@ def _blocks(nodes: Sequence[Node], fills: Mapping[str, str]) -> tuple[Block, ...
     """The parts of a nest; a loop encloses all that follows it."""
     found: list[Block] = []
     for number, node in enumerate(nodes):
-        if isinstance(node, Loops):
+        if isinstance(node, (Loops, Grid)):
             steps = ", ".join(f"{rank} by {step}" for rank, step in node.ranks.items())
-            return (*found, Block(f"for {steps}", LOOP, _blocks(nodes[number + 1 :], fills)))
+            title = f"for {steps}" if isinstance(node, Loops) else f"grid {steps}, {node.slots} on each copy"
+            return (*found, Block(title, LOOP, _blocks(nodes[number + 1 :], fills)))
         found.append(_block(node, fills))
     return tuple(found)
 
