@@ -183,7 +183,7 @@ def render(node: Node) -> str:
             right = parts[1] if node.operator == "+" else _inner(node.operands[1])
             return f"{parts[0]}{'' if right.startswith('-') and node.operator == '+' else node.operator}{right}"
         return f"{_inner(node.operands[0])}{node.operator}{_inner(node.operands[1])}"
-    return "(...)"
+    raise SpecError("an index is made of sums, products and functions", column=getattr(node, "column", None))
 
 
 def _inner(node: Node) -> str:

@@ -54,24 +54,33 @@ class Map:
 
     def __str__(self) -> str:
         if self.function == "negative":
-            return f"-{_parenthesised(self.operands[0])}"
+            return f"-{_bound(self.operands[0], _binding(self) + 1)}"
         if self.function.isidentifier():
             return f"{self.function}({', '.join(str(operand) for operand in self.operands)})"
         left, right = self.operands
-        tight = self.function in ("*", "/")
-        left_text = _parenthesised(left, ("*", "/")) if tight else _parenthesised(left, ("*", "/", "+", "-"))
-        right_text = _parenthesised(right, () if tight else ("*", "/"))
+        own = _binding(self)
+        # Comparisons do not chain, powers group to the right, all else to the left
+        left_text = _bound(left, own + 1 if self.function == "**" or own == 0 else own)
+        right_text = _bound(right, own if self.function == "**" else own + 1)
         return f"{left_text} {self.function} {right_text}"
 
 
 Body = Read | Literal | Symbol | Map
 
+_BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "negative": 3, "**": 4}
+_ATOM = 5
 
-def _parenthesised(body: Body, fine: tuple[str, ...] = ()) -> str:
-    atom = not isinstance(body, Map) or (body.function.isidentifier() and body.function != "negative")
-    literal_minus = isinstance(body, Literal) and body.value < 0
-    inside = (atom and not literal_minus) or (isinstance(body, Map) and body.function in fine)
-    return str(body) if inside else f"({body})"
+
+def _binding(body: Body) -> int:
+    """How tightly the outermost operator binds; comparisons least."""
+    if isinstance(body, Map):
+        return _BINDING.get(body.function, _ATOM if body.function.isidentifier() else 0)
+    negative = isinstance(body, Literal) and (body.value < 0 or str(body.value).startswith("-"))
+    return _BINDING["negative"] if negative else _ATOM
+
+
+def _bound(body: Body, least: int) -> str:
+    return str(body) if _binding(body) >= least else f"({body})"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from einsum.dependences import Schedule, flatten, schedule
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, nearest
 from einsum.evaluation import Constant
-from einsum.expressions import Expression, resolve
+from einsum.expressions import Expression, closed, resolve
 
 
 @dataclass(frozen=True)
@@ -168,17 +168,19 @@ class Cascade:
         ranks = [name for name in condition.names if name in self.ranks]
         return all(self.family(rank)[0] in einsum.ranks or rank in einsum.ranks for rank in ranks)
 
-    def with_condition(self, *conditions: str) -> Cascade:
+    def with_condition(self, *conditions: str, variables: Mapping[str, Any] | None = None) -> Cascade:
         """The same cascade under further conditions, such as `m <= p` for a causal mask.
 
-        Each applies to every Einsum over its ranks. SpecError when one applies to none or names an unknown rank.
+        Each applies to every Einsum over its ranks. `variables` gives defaults for names that the conditions bring in,
+        as the width in `p - m < Wd`. SpecError when a condition applies to no Einsum or names an unknown rank.
         """
         from einsum.cascade_file import parse_where_entries
         from einsum.validation import check_cascade
 
         parsed = parse_where_entries(conditions, self.ranks.keys())
         new = tuple(condition for condition in parsed if condition not in self.where)
-        cascade = replace(self, where=self.where + new)
+        added = {name: Expression.parse(value) for name, value in (variables or {}).items()}
+        cascade = replace(self, where=self.where + new, variables={**self.variables, **added})
         check_cascade(cascade)
         return cascade
 
@@ -212,10 +214,16 @@ class Cascade:
 
         SpecError for a missing size, with the names that `env` has.
         """
+        from einsum.validation import check_size
+
         for name in self.parameters:
             if name not in env:
                 raise SpecError(f"no value is given for '{name}' of the cascade {self.name}{_given(name, env)}")
         values = {name: value for name, value in env.items() if not self._is_count(name)}
+        early = resolve(closed(self.variables, values), values)
+        for partition in self.partitions.values():
+            if partition.size.names <= early.keys():
+                check_size(partition.size.evaluate(early), partition.inner, str(partition.size))
         resolved = resolve(self.definitions, values)
         for partition in self.partitions.values():
             wanted = env.get(partition.count)
@@ -232,19 +240,14 @@ class Cascade:
 
         SpecError for sizes that are missing, not whole or below 1, and for an index that leaves its tensor.
         """
-        from einsum.validation import check_ranges
+        from einsum.validation import check_ranges, check_size
 
         values = self.environment(env)
         extents = {}
         for rank in self.ranks.values():
             extent = rank.extent.evaluate(values)
-            if isinstance(extent, (str, bool)) or not np.all((np.asarray(extent) >= 1) & (np.mod(extent, 1) == 0)):
-                raise SpecError(f"the extent {rank.extent} of rank '{rank.name}' is {extent}, expected 1, 2, 3, ...")
+            check_size(extent, rank.name, str(rank.extent))
             extents[rank.name] = int(extent) if isinstance(extent, float) else extent
-        for partition in self.partitions.values():
-            size = partition.size.evaluate(values)
-            if isinstance(size, str) or not np.all(np.asarray(size) >= 1):
-                raise SpecError(f"the size {partition.size} of '{partition.inner}' is {size}, expected 1, 2, 3, ...")
         check_ranges(self, values, extents)
         return extents
 

@@ -6,7 +6,7 @@ number, and the result then has the broadcast shape: one evaluation covers many 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -261,6 +261,16 @@ def resolve(definitions: Mapping[str, Expression], given: Mapping[str, Any]) -> 
     for start in definitions:
         _resolve_name(start, definitions, values, known)
     return values
+
+
+def closed(definitions: Mapping[str, Expression], given: Iterable[str]) -> dict[str, Expression]:
+    """The definitions that depend on each other and on the names in `given` only."""
+    known, found = set(given), dict(definitions)
+    while True:
+        fitting = {name: e for name, e in found.items() if e.names <= known | found.keys()}
+        if len(fitting) == len(found):
+            return found
+        found = fitting
 
 
 def _resolve_name(start: str, definitions: Mapping[str, Expression], values: dict[str, Any], known: set[str]) -> None:

@@ -17,6 +17,7 @@ from einsum.units import EXPRESSION_UNITS, exact_number, plain_number
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 60
+MAX_OPERATORS = 200
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -25,6 +26,9 @@ _TOKEN = re.compile(
       | (?P<string>'[^']*'|"[^"]*")
       | (?P<op>\*\*|//|<=|>=|==|!=|&&|[-+*/%<>=(),\[\]:])""",
     re.VERBOSE,
+)
+_OPERATORS = frozenset(
+    {"+", "-", "*", "/", "//", "%", "**", "<", "<=", ">", ">=", "==", "!=", "and", "or", "not", "if"}
 )
 _WORD_END = r"(?![A-Za-z0-9_])"
 _UNIT = re.compile(
@@ -61,6 +65,10 @@ def tokenize(text: str, units: Mapping[str, Fraction] | None = EXPRESSION_UNITS)
         elif kind != "space":
             tokens.append(Token(kind, match[0], position + 1))
         position = end
+    # Long chains become deep trees, which are walked recursively
+    operators = [token for token in tokens if token.text in _OPERATORS]
+    if len(operators) > MAX_OPERATORS:
+        raise _error(f"more than {MAX_OPERATORS} operators", text, operators[MAX_OPERATORS].column)
     return (*tokens, Token("end", "", len(text) + 1))
 
 

@@ -13,6 +13,7 @@ from einsum.conditions import Kept
 from einsum.dependences import schedule
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, nearest
+from einsum.expressions import closed, resolve
 
 if TYPE_CHECKING:
     from einsum.cascade import Cascade
@@ -26,6 +27,7 @@ def check_cascade(cascade: Cascade) -> None:
         except SpecError as error:
             raise error.located(key=f"einsums[{position}]") from None
     _check_conditions(cascade)
+    _check_sizes(cascade)
     _check_use(cascade)
     schedule(cascade.einsums, cascade.iterative)
 
@@ -128,6 +130,28 @@ def _check_conditions(cascade: Cascade) -> None:
         if not any(cascade.restricts(condition, target) for target in targets):
             place = "no Einsum iterates" if where is None else f"'{where.name}' does not iterate"
             raise SpecError(f"{place} over all ranks of the condition '{condition}'", key=key)
+
+
+def is_size(value: Any) -> bool:
+    """Whether a value, or every entry of an array, is a whole number of at least 1."""
+    array = np.asarray(value)
+    return array.dtype.kind in "iuf" and bool(np.all((array >= 1) & (array % 1 == 0)))
+
+
+def _check_sizes(cascade: Cascade) -> None:
+    """Extents that follow from the cascade alone."""
+    defaults = closed(cascade.variables, ())
+    values = resolve(defaults, {})
+    for rank in cascade.ranks.values():
+        if rank.extent.names <= defaults.keys():
+            check_size(rank.extent.evaluate(values), rank.name, str(rank.extent), f"ranks.{rank.name}")
+
+
+def check_size(extent: Any, rank: str, text: str, key: str | None = None) -> None:
+    """Refuse an extent that is not a whole number of at least 1."""
+    if not is_size(extent):
+        named = "" if text == str(extent) else f" {text}"
+        raise SpecError(f"the extent{named} of rank '{rank}' is {extent}, expected 1, 2, 3, ...", key=key)
 
 
 def _check_use(cascade: Cascade) -> None:

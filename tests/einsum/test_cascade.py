@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from einsum import Cascade, SpecError, list_library
 from einsum.cascade_file import cascade_data
 from einsum.dependences import Loop
+from einsum.interpreter import run
 
 SIZES = {"B": 1, "H": 2, "P": 1000, "M": 1009, "E": 64, "F": 32}
 
@@ -64,8 +66,11 @@ def test_sizes_follow_from_what_is_given_and_may_be_arrays() -> None:
         ({"M": -4}, "the extent M of rank 'm' is -4"),
         ({"P": 2.5}, "the extent P of rank 'p' is 2.5"),
         ({"P": np.array([4, 0])}, "the extent P of rank 'p'"),
-        ({"M0": 0}, "M0"),
-        ({"M0": -1}, "-1"),
+        ({"M0": 0}, "the extent M0 of rank 'm0' is 0, expected 1, 2, 3, ..."),
+        ({"M0": -1}, "the extent M0 of rank 'm0' is -1"),
+        ({"M": True}, "the extent M of rank 'm' is True"),
+        ({"M": np.array(["a", "b"])}, "M"),
+        ({"M": float("inf")}, "finite"),
         ({"M1": 7}, "'M1' is given as 7, but M / M0 makes 4"),
         ({"M": None}, "no value is given for 'M'"),
         ({"M": "long"}, "M"),
@@ -89,6 +94,35 @@ def test_a_condition_restricts_the_einsums_over_its_ranks() -> None:
         Cascade.load("attention-1pass").with_condition("m <= q")
     with pytest.raises(SpecError, match="no Einsum iterates over all ranks of the condition 'e <= f'"):
         Cascade.load("attention-1pass").with_condition("e <= f")
+
+
+def test_a_condition_may_bring_a_variable() -> None:
+    window = Cascade.load("attention-3pass").with_condition("p - m < Wd and m <= p", variables={"Wd": 128})
+    assert window.environment(SIZES)["Wd"] == 128
+    assert window.environment({**SIZES, "Wd": 4})["Wd"] == 4
+
+
+def test_heads_that_share_keys_are_a_partition_of_the_query_heads() -> None:
+    data = cascade_data(Cascade.load("attention-3pass"))
+    ranks = {**data["ranks"], "h": "H"}
+    einsums = [text.replace("[b,h,", "[b,g,r,").replace("Q[b,g,r,", "Q[b,g*G+r,") for text in data["einsums"]]
+    einsums = [text.replace("* K[b,g,r,m", "* K[b,g,m").replace("* V[b,g,r,m", "* V[b,g,m") for text in einsums]
+    einsums = [text.replace("AV[b,g,r,", "AV[b,g*G+r,") for text in einsums]
+    grouped = Cascade.parse({
+        **data, "ranks": ranks, "einsums": einsums, "variables": {"G": 2},
+        "partition": {"h": {"outer": "g", "inner": "r", "size": "G", "count": "KV"}},
+        "inputs": {"Q": ["b", "h", "p", "e"], "K": ["b", "g", "m", "e"], "V": ["b", "g", "m", "f"]},
+    })  # fmt: skip
+    random = np.random.default_rng(0)
+    q, k, v = random.random((1, 4, 3, 2)), random.random((1, 2, 5, 2)), random.random((1, 2, 5, 2))
+    plain = run(Cascade.load("attention-3pass"), {"Q": q, "K": k.repeat(2, axis=1), "V": v.repeat(2, axis=1)})["AV"]
+    np.testing.assert_allclose(run(grouped, {"Q": q, "K": k, "V": v}, {"H": 4})["AV"], plain)
+
+
+def test_cascades_travel_between_processes() -> None:
+    cascade = Cascade.load("attention-1pass").with_condition("m <= p")
+    assert cascade.schedule
+    assert pickle.loads(pickle.dumps(cascade)) == cascade
 
 
 def test_einsums_may_be_written_in_any_order() -> None:
@@ -164,6 +198,8 @@ def _changed(einsum: int, text: Any) -> dict[str, Any]:
         ({"ranks": {"i": "N", "p": "P"}}, "inputs.B: unknown rank 'k'"),
         ({"ranks": {"i": "N", "p": "P +", "k": "K"}}, "ranks.p: expected a number or a name, found the end"),
         ({"ranks": {"i": "N", "p": "p", "k": "K"}}, "'p' names a rank and a size"),
+        ({"ranks": {"i": "N", "p": 0, "k": "K"}}, "ranks.p: the extent of rank 'p' is 0, expected 1, 2, 3, ..."),
+        ({"ranks": {"i": "N", "p": "2 * W", "k": "K"}, "variables": {"W": -1}}, "the extent 2 * W of rank 'p' is -2"),
         ({"inputs": {"A": ["i", "p"], "B": ["k", "p"], "C": ["p"]}}, "inputs.C: the input 'C' is never used"),
         ({"inputs": {"A": ["i", "p"], "B": ["k", 1]}}, "inputs.B[1]: expected a valid string, found 1"),
         ({"einsums": [*GOOD["einsums"], "W[p] = T[p]"]}, "einsums.W: 'W' is never used and is not an output"),

@@ -157,6 +157,7 @@ def test_largest_divisor_is_the_largest(n: int, limit: int) -> None:
         ("[1]", 1, "expected a number or a name"),
         ("(" * 100 + "1" + ")" * 100, 61, "nested more than"),
         ("-" * 200 + "1", None, "nested more than"),
+        ("1" + "+1" * 900, None, "more than 200 operators"),
         ("not " * 200 + "1", None, "nested more than"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from einsum.access import Index
 from einsum.body import Literal, Map, Read, Symbol
@@ -132,6 +134,31 @@ def test_printing_keeps_the_meaning_of_minus_and_division() -> None:
     assert einsum("A[p] = -1 ** 2").body != Literal(1)
 
 
+_ATOMS = st.one_of(
+    st.sampled_from(["A[p]", "B[m,p]", "C[2*p+m-1]", "E", "p", "inf"]),
+    st.floats(1e-300, 1e300).map(str),
+    st.integers(0, 10**9).map(str),
+)
+_OPERATORS = st.sampled_from([*"+-*/%<", "//", "**", ">="])
+_BODIES = st.recursive(
+    _ATOMS,
+    lambda inner: st.one_of(
+        st.tuples(inner, _OPERATORS, inner).map(lambda t: f"({t[0]}){t[1]}({t[2]})"),
+        inner.map(lambda t: f"-({t})"),
+        inner.map(lambda t: f"exp({t})"),
+        st.tuples(inner, inner).map(lambda t: f"max({t[0]}, {t[1]})"),
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_BODIES)
+def test_any_body_reads_back_as_it_prints(body: str) -> None:
+    parsed = einsum(f"A[m,p] = {body}")
+    assert einsum(str(parsed)) == parsed
+
+
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
@@ -162,6 +189,8 @@ def test_printing_keeps_the_meaning_of_minus_and_division() -> None:
         ("A[p] = " + "(" * 80 + "B[p]" + ")" * 80, None, "nested more than"),
         ("A[p] = " + "-" * 80 + "B[p]", None, "nested more than"),
         ("A[p] = 2 MiB", 10, "unexpected 'MiB'"),
+        ("A[p] = " + "B[p]+" * 300 + "B[p]", None, "more than 200 operators"),
+        ("A[p] = B[(1 if 2 > 1 else 0)*p]", 10, "an index is made of sums, products and functions"),
     ],
 )
 def test_a_mistake_is_pointed_at(text: str, column: int | None, message: str) -> None:
