@@ -6,9 +6,10 @@ from architectures.evaluated import (
     EvaluatedMemory,
     EvaluatedOp,
     EvaluatedRegisters,
+    EvaluatedSelector,
     EvaluatedUnit,
 )
-from architectures.parts import Memory, OpCost, Registers, Unit
+from architectures.parts import Memory, OpCost, Registers, Selector, Unit
 
 __all__ = [
     "Architecture",
@@ -16,9 +17,11 @@ __all__ = [
     "EvaluatedMemory",
     "EvaluatedOp",
     "EvaluatedRegisters",
+    "EvaluatedSelector",
     "EvaluatedUnit",
     "Memory",
     "OpCost",
     "Registers",
+    "Selector",
     "Unit",
 ]

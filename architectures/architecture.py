@@ -6,15 +6,21 @@ Every number is an expression of the architecture's variables, so that one descr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from architectures.evaluated import UNIT_NAMES, EvaluatedArchitecture, EvaluatedMemory, EvaluatedUnit
-from architectures.parts import Env, Memory, Part, Unit, located, optional
+from architectures.evaluated import (
+    UNIT_NAMES,
+    EvaluatedArchitecture,
+    EvaluatedMemory,
+    EvaluatedSelector,
+    EvaluatedUnit,
+)
+from architectures.parts import Env, Memory, Part, Selector, Unit, located, optional
 from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequency, Number
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression, resolve
@@ -40,6 +46,10 @@ class Architecture(Part):
     """Memories, outermost first; the first is the backing store that holds every tensor."""
     units: dict[str, Unit] = Field(default_factory=dict)
     """Compute units."""
+    selectors: dict[str, Selector] = Field(default_factory=dict)
+    """Top-k engines."""
+    mapping: str | None = None
+    """The mapping that runs on it unless another one is named."""
     area: Area | None = None
     """Silicon area of the whole; the sum over its parts when omitted, if each of them gives its own."""
     _file: str | None = PrivateAttr(default=None)
@@ -98,36 +108,48 @@ class Architecture(Part):
             for name, unit in self.units.items():
                 with located("units", name):
                     units[name] = unit.evaluate(name, values, clock_hz, word_bits)
-            area_m2 = optional(AREA, self.area, values, "area") if self.area else _total_area(memories, units)
+            selectors = {}
+            for name, selector in self.selectors.items():
+                with located("selectors", name):
+                    selectors[name] = selector.evaluate(name, values, clock_hz)
+            parts: tuple[EvaluatedMemory | EvaluatedUnit | EvaluatedSelector, ...]
+            parts = (*memories.values(), *units.values(), *selectors.values())
+            area_m2 = optional(AREA, self.area, values, "area") if self.area else _total_area(parts)
         except EinsightError as error:
             raise error.located(file=self._file) from None
-        return EvaluatedArchitecture(self.name, values, clock_hz, word_bits, memories, units, area_m2, self._file)
+        return EvaluatedArchitecture(
+            self.name, values, clock_hz, word_bits, memories, units, area_m2, self._file, selectors
+        )
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         """Every name can be written in an expression and stands for one thing."""
-        for section in ("variables", "memories", "units"):
+        for section in ("variables", "memories", "units", "selectors"):
             for name in getattr(self, section):
                 _check_identifier(name, section)
         for name, unit in self.units.items():
             if name in self.memories:
                 raise SpecError(f"the name '{name}' is taken by a memory", key=f"units.{name}")
+            if name in self.selectors:
+                raise SpecError(f"the name '{name}' is taken by a unit", key=f"selectors.{name}")
             for dim in unit.dims:
                 _check_identifier(dim, f"units.{name}.dims")
                 if dim in UNIT_NAMES:
                     raise SpecError(f"a spatial dimension cannot be called '{dim}'", key=f"units.{name}.dims")
             for kind in unit.ops:
                 _check_identifier(kind, f"units.{name}.ops")
+        for name in self.selectors.keys() & self.memories.keys():
+            raise SpecError(f"the name '{name}' is taken by a memory", key=f"selectors.{name}")
         return self
 
 
-def _total_area(memories: Mapping[str, EvaluatedMemory], units: Mapping[str, EvaluatedUnit]) -> Number | None:
+def _total_area(parts: Iterable[EvaluatedMemory | EvaluatedUnit | EvaluatedSelector]) -> Number | None:
     total: Number = 0.0
-    parts: list[EvaluatedMemory | EvaluatedUnit] = [*memories.values(), *units.values()]
     for part in parts:
         if part.area_m2 is None:
             return None
-        total = total + part.area_m2 * part.copies
+        copies = 1.0 if isinstance(part, EvaluatedSelector) else part.copies
+        total = total + part.area_m2 * copies
     return total
 
 

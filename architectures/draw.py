@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from architectures.architecture import Architecture
-from architectures.evaluated import EvaluatedArchitecture, EvaluatedMemory, EvaluatedUnit
+from architectures.evaluated import EvaluatedArchitecture, EvaluatedMemory, EvaluatedSelector, EvaluatedUnit
 from architectures.quantity import Number
 from einsum.units import format_quantity
 
@@ -40,6 +40,8 @@ def draw_text(architecture: Architecture, env: Mapping[str, Any] | None = None) 
         lines.append(f"{indent}{'└─ ' if unit is units[-1] else '├─ '}{_copied(unit)}  {_dims(unit)}")
         below = indent + ("   " if unit is units[-1] else "│  ")
         lines += [f"{below}  {line}" for line in _unit_lines(unit)]
+    for selector in evaluated.selectors.values():
+        lines += [f"{indent}│", f"{indent}└─ {selector.name}  top-k engine · {_selection(selector)}"]
     return "\n".join(_cut(line, TEXT_WIDTH).rstrip() for line in lines) + "\n"
 
 
@@ -104,6 +106,12 @@ def _dims(unit: EvaluatedUnit) -> str:
         return "1 element"
     shape = " × ".join(f"{_show(size, 'count')} {name}" for name, size in unit.dims.items())
     return shape if len(unit.dims) == 1 else f"{shape} = {_show(unit.elements, 'count')} elements"
+
+
+def _selection(selector: EvaluatedSelector) -> str:
+    held = "" if np.any(np.isinf(selector.capacity)) else f" · up to {_show(selector.capacity, 'count')} values"
+    width, drain = _show(selector.parallelism, "count"), _show(selector.pass_cycles, "count")
+    return f"{selector.algorithm}, {width} values a cycle, {drain} cycles more a pass{held}"
 
 
 def _copied(part: EvaluatedMemory | EvaluatedUnit) -> str:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import mul
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from architectures.quantity import Number
+from architectures.topk import ALGORITHMS, Algorithm, Work
 from einsum.errors import SpecError, nearest
 from einsum.evaluation import Value
 
@@ -24,6 +29,8 @@ class EvaluatedMemory:
     bandwidth_bytes_per_s  shared by reads and writes; the other two limit one direction each
     access_bits            bits that one access moves; energies are per access
     latency_s              time from a request to its first data
+    channels               independent channels that share the bandwidth
+    transaction_bytes      bytes that a channel moves at least at a time; 0 for any number
     """
 
     name: str
@@ -35,6 +42,8 @@ class EvaluatedMemory:
     read_energy_j: Number
     write_energy_j: Number
     latency_s: Number
+    channels: Number
+    transaction_bytes: Number
     copies: Number
     area_m2: Number | None
 
@@ -47,6 +56,18 @@ class EvaluatedMemory:
     def access_bytes(self) -> Number:
         """Bytes that one access moves."""
         return self.access_bits / 8
+
+    def bus_bytes(self, pieces: Any, piece_bytes: Any) -> NDArray[np.float64]:
+        """Bytes that the bus is busy with while so many scattered pieces of a size move: whole transactions.
+
+        A piece takes as many transactions as it fills or begins (it starts at the boundary of one). The transactions
+        are spread over the channels in turn, so the busiest channel has at most one more than the others; the bytes
+        are those of the busiest one times the channels.
+        """
+        pieces, piece_bytes, unit = np.broadcast_arrays(*map(np.asarray, (pieces, piece_bytes, self.transaction_bytes)))
+        whole = np.ceil(pieces) * np.ceil(piece_bytes / np.where(unit > 0, unit, 1))
+        rounded = np.ceil(whole / self.channels) * self.channels * unit
+        return np.asarray(np.where(unit > 0, rounded, pieces * piece_bytes), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class EvaluatedOp:
 class EvaluatedUnit:
     """An array of processing elements. `dims` gives its elements along each named spatial dimension, outermost first.
 
-    The numbers are those of one of its `copies`.
+    The numbers are those of one of its `copies`; `depth` is the number of its pipeline's stages, in cycles.
     """
 
     name: str
@@ -79,6 +100,7 @@ class EvaluatedUnit:
     clock_hz: Number
     ops: Mapping[str, EvaluatedOp]
     registers: EvaluatedRegisters | None
+    depth: Number
     copies: Number
     area_m2: Number | None
 
@@ -93,6 +115,29 @@ class EvaluatedUnit:
             key = f"units.{self.name}.ops"
             raise SpecError(f"the unit '{self.name}' cannot run '{kind}' (it runs {', '.join(self.ops)})", key=key)
         return self.ops[kind]
+
+
+@dataclass(frozen=True)
+class EvaluatedSelector:
+    """A top-k engine."""
+
+    name: str
+    algorithm: Algorithm
+    parallelism: Number
+    pass_cycles: Number
+    fifo_rows: Number
+    clock_hz: Number
+    compare_energy_j: Number
+    area_m2: Number | None
+
+    @property
+    def capacity(self) -> Number:
+        """Values that it can select from."""
+        return self.fifo_rows * self.parallelism
+
+    def work(self, n: ArrayLike, k: ArrayLike) -> Work:
+        """Mean work to select the k largest of n distinct values; the arguments broadcast with the engine's numbers."""
+        return ALGORITHMS[self.algorithm](n, k, self.parallelism, self.pass_cycles)
 
 
 @dataclass(frozen=True)
@@ -112,6 +157,7 @@ class EvaluatedArchitecture:
     units: Mapping[str, EvaluatedUnit]
     area_m2: Number | None
     file: str | None = None
+    selectors: Mapping[str, EvaluatedSelector] = field(default_factory=dict)
 
     @property
     def word_bytes(self) -> Number:
@@ -144,9 +190,10 @@ class EvaluatedArchitecture:
         yield "architecture.word_bits", self.word_bits
         yield "architecture.word_bytes", self.word_bytes
         for memory in self.memories.values():
-            for field in ("capacity_bytes", "bandwidth_bytes_per_s", "read_bandwidth_bytes_per_s",
-                          "write_bandwidth_bytes_per_s", "access_bits", "latency_s", "copies"):  # fmt: skip
-                yield f"{memory.name}.{field}", getattr(memory, field)
+            for number in ("capacity_bytes", "bandwidth_bytes_per_s", "read_bandwidth_bytes_per_s",
+                          "write_bandwidth_bytes_per_s", "access_bits", "latency_s", "channels", "transaction_bytes",
+                          "copies"):  # fmt: skip
+                yield f"{memory.name}.{number}", getattr(memory, number)
         for unit in self.units.values():
             for dim, elements in unit.dims.items():
                 yield f"{unit.name}.{dim}", elements
@@ -157,9 +204,14 @@ class EvaluatedArchitecture:
                 yield f"{unit.name}.ops.{kind}.cycles", op.cycles
             if unit.registers:
                 yield f"{unit.name}.registers.words", unit.registers.words
+        for selector in self.selectors.values():
+            for number in ("parallelism", "pass_cycles", "capacity", "clock_hz"):
+                yield f"{selector.name}.{number}", getattr(selector, number)
 
     def action_energies_j(self) -> dict[tuple[str, str], Number]:
-        """Energy of one action of each component: (memory, read or write), (unit, op), (unit.registers, read or write).
+        """Energy of one action of each component.
+
+        They are (memory, read or write), (unit, op), (unit.registers, read or write), (top-k engine, compare).
 
         A memory's action is one access of `access_bits`; so is a register file's.
         """
@@ -172,6 +224,8 @@ class EvaluatedArchitecture:
             if unit.registers:
                 energies[f"{unit.name}.registers", "read"] = unit.registers.read_energy_j
                 energies[f"{unit.name}.registers", "write"] = unit.registers.write_energy_j
+        for selector in self.selectors.values():
+            energies[selector.name, "compare"] = selector.compare_energy_j
         return energies
 
 

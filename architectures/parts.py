@@ -1,4 +1,4 @@
-"""The parts of an architecture as YAML describes them: memories, units, their operations and registers.
+"""The parts of an architecture as YAML describes them: memories, units and their operations, top-k engines.
 
 Each part turns its expressions into numbers with `evaluate(env)`; an error there carries the key below the part.
 """
@@ -11,7 +11,13 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from architectures.evaluated import EvaluatedMemory, EvaluatedOp, EvaluatedRegisters, EvaluatedUnit
+from architectures.evaluated import (
+    EvaluatedMemory,
+    EvaluatedOp,
+    EvaluatedRegisters,
+    EvaluatedSelector,
+    EvaluatedUnit,
+)
 from architectures.quantity import (
     AREA,
     BANDWIDTH,
@@ -32,6 +38,7 @@ from architectures.quantity import (
     Quantity,
     Size,
 )
+from architectures.topk import Algorithm
 from einsum.errors import EinsightError, join_key
 from einsum.expressions import Expression
 
@@ -108,6 +115,10 @@ class Memory(Part):
     """Energy of one write access."""
     latency: Duration = Expression.parse(0)
     """Time from a request to its first data."""
+    channels: Count = Expression.parse(1)
+    """Independent channels that share the bandwidth; scattered pieces are spread over them in transactions."""
+    transaction: Size | None = None
+    """Bytes that a channel moves at least at a time; pieces of any size move as they are when omitted."""
     copies: Count = Expression.parse(1)
     """How many there are, each private to one copy of the units that it feeds."""
     area: Area | None = None
@@ -126,6 +137,8 @@ class Memory(Part):
             read_energy_j=ENERGY.evaluate(self.read_energy, env, "read_energy"),
             write_energy_j=ENERGY.evaluate(self.write_energy, env, "write_energy"),
             latency_s=DURATION.evaluate(self.latency, env, "latency"),
+            channels=COUNT.evaluate(self.channels, env, "channels"),
+            transaction_bytes=_given(SIZE, self.transaction, env, "transaction", 0.0),
             copies=COUNT.evaluate(self.copies, env, "copies"),
             area_m2=optional(AREA, self.area, env, "area"),
         )
@@ -142,6 +155,8 @@ class Unit(Part):
     """The operations that it runs, by kind, with their costs; one that is missing cannot run on it."""
     registers: Registers | None = None
     """The register file of each processing element."""
+    depth: Cycles = Expression.parse(0)
+    """Stages of its pipeline: cycles from the last operand of a stream of operations to its result."""
     copies: Count = Expression.parse(1)
     """How many there are."""
     area: Area | None = None
@@ -161,7 +176,40 @@ class Unit(Part):
             clock_hz=_given(FREQUENCY, self.clock, env, "clock", clock_hz),
             ops=ops,
             registers=registers,
+            depth=CYCLES.evaluate(self.depth, env, "depth"),
             copies=COUNT.evaluate(self.copies, env, "copies"),
+            area_m2=optional(AREA, self.area, env, "area"),
+        )
+
+
+class Selector(Part):
+    """An engine that finds the k largest of n values; `architectures.topk` says how long its algorithm takes."""
+
+    algorithm: Algorithm = "quick-select"
+    """How it selects: quick-select, or batcher, a full sort in an odd-even merge network."""
+    parallelism: Count
+    """Values that it compares in a cycle (for a sorter: compare-exchange elements)."""
+    pass_cycles: Cycles = Expression.parse(0)
+    """Cycles of each pass besides those of its values: the pipeline of comparators and zero eliminators drains."""
+    fifo_rows: Count | None = None
+    """Rows of so many values as it compares at once that its FIFOs hold; unbounded when omitted."""
+    clock: Frequency | None = None
+    """Its own clock; the architecture's when omitted."""
+    compare_energy: Energy = Expression.parse(0)
+    """Energy of taking one candidate through one pass: FIFO, comparators, zero eliminators."""
+    area: Area | None = None
+    """Silicon area."""
+
+    def evaluate(self, name: str, env: Env, clock_hz: Number) -> EvaluatedSelector:
+        """The engine with the variables in `env`."""
+        return EvaluatedSelector(
+            name=name,
+            algorithm=self.algorithm,
+            parallelism=COUNT.evaluate(self.parallelism, env, "parallelism"),
+            pass_cycles=CYCLES.evaluate(self.pass_cycles, env, "pass_cycles"),
+            fifo_rows=_given(COUNT, self.fifo_rows, env, "fifo_rows", float("inf")),
+            clock_hz=_given(FREQUENCY, self.clock, env, "clock", clock_hz),
+            compare_energy_j=ENERGY.evaluate(self.compare_energy, env, "compare_energy"),
             area_m2=optional(AREA, self.area, env, "area"),
         )
 
