@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
 @model_options
 @set_option
+@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
 @click.option(
     "--fidelity",
@@ -36,6 +37,7 @@ def command(
     mapping: str | None,
     workload: str | None,
     settings: dict[str, Setting],
+    where: tuple[str, ...],
     end_to_end: bool,
     fidelity: Literal["analytic", "event"],
     trace: str | None,
@@ -54,6 +56,7 @@ def command(
             mapping=mapping,
             workload=workload,
             settings=settings,
+            where=where,
             end_to_end=end_to_end,
             fidelity=fidelity,
             trace=partial,
