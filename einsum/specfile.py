@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import yaml
 
@@ -34,10 +34,8 @@ LIBRARIES = {
 """kind of description -> the package whose `library` folder holds the named ones."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
-    """A safe loader (the compiled one where it exists) with YAML 1.2 scalars and no duplicate keys."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+# A safe loader (the compiled one where it exists) of its own, with YAML 1.2 scalars and without duplicate keys
+_Loader: Any = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {"yaml_implicit_resolvers": {}})
 
 
 def _add_scalar(tag: str, pattern: str, first: str) -> None:

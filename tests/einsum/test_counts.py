@@ -250,7 +250,7 @@ def test_arrays_of_sizes_count_like_each_alone(mask: str | None) -> None:
 
 def test_ten_thousand_design_points_are_counted_at_once() -> None:
     random = np.random.default_rng(0)
-    env = {**SIZES, "P": random.integers(1, 10**6, 10_000), "M": random.integers(1, 10**6, 10_000)}
+    env: dict[str, Any] = {**SIZES, "P": random.integers(1, 10**6, 10_000), "M": random.integers(1, 10**6, 10_000)}
     start = time.perf_counter()
     macs = count_operations(Cascade.load("attention-1pass"), env)["BQK"]["mac"]
     assert time.perf_counter() - start < 0.2

@@ -208,9 +208,10 @@ def test_a_tower_of_powers_is_refused_quickly() -> None:
 
 
 def test_other_things_than_text_and_numbers_are_refused() -> None:
-    for source in (None, [1], {"a": 1}, math.inf, math.nan, "", "x" * 5000):
+    sources: list[Any] = [None, [1], {"a": 1}, math.inf, math.nan, "", "x" * 5000]
+    for source in sources:
         with pytest.raises(SpecError):
-            Expression.parse(source)  # type: ignore[arg-type]
+            Expression.parse(source)
 
 
 def test_equality_is_by_meaning_and_the_text_is_kept() -> None:

@@ -204,7 +204,8 @@ def chains(draw: st.DrawFn) -> Cascade:
     """Random cascades over one rank: maps, full sums, running sums, broadcasts, final values."""
     einsums: list[str] = []
     initial: dict[str, int] = {}
-    vectors, scalars = ["A[i]"], []
+    vectors = ["A[i]"]
+    scalars: list[str] = []
     for number in range(draw(st.integers(1, 9))):
         name = f"T{number}"
         kind = draw(st.sampled_from(["map", "sum", "running", "scalar"]))
