@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -49,10 +50,10 @@ nest:
 SIZES = {"B": 2, "H": 3, "P": 40, "M": 48, "E": 16, "F": 16}
 
 
-def run(where: tuple[str, ...] = (), fidelity: str = "analytic", **sizes: int) -> Result:
+def run(where: tuple[str, ...] = (), fidelity: Literal["analytic", "event"] = "analytic", **sizes: int) -> Result:
     machine, plan = Architecture.parse(MACHINE), Mapping.parse(BLOCKS)
     settings = {**SIZES, **sizes}
-    return simulate(None, machine, plan, None, settings, where=where, fidelity=fidelity)  # type: ignore[arg-type]
+    return simulate(None, machine, plan, None, settings, where=where, fidelity=fidelity)
 
 
 def test_every_block_loads_its_keys_and_values_anew() -> None:

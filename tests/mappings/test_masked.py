@@ -138,8 +138,9 @@ def test_a_mask_that_moves_back_is_refused() -> None:
 
 
 def test_masks_that_differ_between_einsums_are_refused() -> None:
-    text = SCORES.replace("  - QK[b,m,p] = Q[b,p,e] * K[b,m,e]", "  - QK[b,m,p] = Q[b,p,e] * K[b,m,e] where m <= p\n"
-                          "  - RK[b,m,p] = Q[b,p,e] * K[b,m,e]").replace("outputs: [QK]", "outputs: [QK, RK]")  # fmt: skip
+    line = "  - QK[b,m,p] = Q[b,p,e] * K[b,m,e]"
+    text = SCORES.replace(line, f"{line} where m <= p\n{line.replace('QK', 'RK')}")
+    text = text.replace("outputs: [QK]", "outputs: [QK, RK]")
     plan = {"compute": "QK", "on": "array"}, {"compute": "RK", "on": "array"}
     with pytest.raises(SpecError, match="RK is under other conditions"):
         simulate(
