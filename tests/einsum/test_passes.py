@@ -235,3 +235,13 @@ def chains(draw: st.DrawFn) -> Cascade:
 def test_counts_agree_with_a_traversal_carried_out(cascade: Cascade) -> None:
     report: PassReport = analyse_passes(cascade, "i")
     assert report.passes == traversals(cascade, "i", 4)
+
+
+def test_normalizations_pass_over_what_they_normalize() -> None:
+    rows = small(["MX[k] = max(p) A[k,p]", "Z[k,p] = A[k,p] - MX[k]"], {"A": "kp"}, ["Z"])
+    assert (analyse_passes(rows, "p").passes, analyse_passes(rows, "k").passes) == (2, 1)
+    variance = ["S = sum(k) A[k]", "D[k] = A[k] - S / KX", "V = D[k] * D[k]", "Z[k] = D[k] / sqrt(V)"]
+    layer = small(variance, {"A": "k"}, ["Z"])
+    assert analyse_passes(layer, "k").pass_of == {"S": 1, "D": 2, "V": 2, "Z": 3}
+    moments = ["S = sum(k) A[k]", "T = A[k] * A[k]", "Z[k] = (A[k] - S / KX) / sqrt(T / KX - (S / KX) ** 2)"]
+    assert analyse_passes(small(moments, {"A": "k"}, ["Z"]), "k").passes == 2
