@@ -134,13 +134,10 @@ def _lower_phase(
         return Stream(phase.name, steps, counts, space.order, instances, phase.slots[:, 0], hidden_fill)
 
 
-def _copies(resource: str, machine: EvaluatedArchitecture) -> int:
+def _copies(resource: str, machine: EvaluatedArchitecture) -> Array:
     """Copies of a unit, or of a memory that has the port."""
     name = resource.split(".")[0]
-    copies = machine.units[name].copies if name in machine.units else machine.memories[name].copies
-    if np.ndim(copies) and len(np.unique(copies)) > 1:
-        raise SpecError(f"the number of copies of {name} has to be the same at all design points")
-    return int(np.max(copies))
+    return column(machine.units[name].copies if name in machine.units else machine.memories[name].copies)[:, 0]
 
 
 def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:

@@ -27,12 +27,12 @@ Array = NDArray[np.float64]
 class Resource:
     """Something that one step at a time occupies: an array, a pipe, a memory port, a channel.
 
-    `copies` identical ones exist (the SMs of a GPU, the channels of a drive). With more than one copy the resource is
+    `copies` identical ones exist (the SMs of a GPU, the channels of a drive), (points,). With more than one copy the resource is
     private: a stream instance (a thread block, a channel's queue) runs on one copy from start to end.
     """
 
     name: str
-    copies: int = 1
+    copies: Array | int = 1
 
 
 @dataclass(frozen=True)

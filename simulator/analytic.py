@@ -53,7 +53,7 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
             if step.resource is None:
                 continue
             copies = program.resources[step.resource].copies
-            key = step.resource if copies == 1 else f"{stream.name}/{step.resource}"
+            key = step.resource if np.all(np.equal(copies, 1)) else f"{stream.name}/{step.resource}"
             load = _total(step.busy_s, stream) * np.ceil(instances / copies)
             shared[key] = shared.get(key, np.zeros(points)) + load
     candidates = [(key.rsplit("/", 1)[-1], load) for key, load in shared.items()] + candidates
@@ -64,9 +64,10 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     return PhaseTime(latency_s, names[winner])
 
 
-def _units(stream: Stream, resources: Mapping[str, Resource]) -> int:
+def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:
     """Instances that run side by side, one slot each: copies of the stream's most numerous resource."""
-    return max((resources[step.resource].copies for step in stream.steps if step.resource is not None), default=1)
+    copies = [resources[step.resource].copies for step in stream.steps if step.resource is not None]
+    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*copies, np.ones(1))))
 
 
 def _total(values: Array | float, stream: Stream) -> Array:
