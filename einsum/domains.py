@@ -66,6 +66,7 @@ class Domain:
 
     @cached_property
     def axes(self) -> dict[str, Axis]:
+        """Base rank -> what of it the Einsum iterates."""
         found: dict[str, Axis] = {}
         for rank in self.einsum.ranks:
             base = self.cascade.base(rank)

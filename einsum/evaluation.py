@@ -60,6 +60,8 @@ class Node(ABC):
 
 @dataclass(frozen=True)
 class Constant(Node):
+    """A number, a truth value or text."""
+
     value: int | float | bool | str
 
     def evaluate(self, scope: Scope, active: Active) -> Value:
@@ -71,6 +73,8 @@ class Constant(Node):
 
 @dataclass(frozen=True)
 class Name(Node):
+    """The value of a name in the scope."""
+
     name: str
     column: int = field(compare=False)
 
@@ -168,6 +172,8 @@ class Logic(Node):
 
 @dataclass(frozen=True)
 class Not(Node):
+    """The negation of a condition."""
+
     operand: Node
     column: int = field(compare=False)
 
@@ -184,6 +190,7 @@ def _all_names(nodes: tuple[Node, ...]) -> frozenset[str]:
 
 
 def is_text(value: Value) -> bool:
+    """Whether a value is text, or an array of texts."""
     return isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind == "U")
 
 
@@ -217,7 +224,7 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
         if active is not None:
             wrong = wrong & active
         if np.any(wrong):
-            raise SpecError(message, column=column)
+            raise SpecError(f"{message}, found {_first_of(values, wrong)}", column=column)
         if not vectorised and test(*values):
             return math.nan  # no point in use takes this branch
     try:
@@ -230,6 +237,13 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
     if isinstance(result, complex) or (isinstance(result, np.ndarray) and result.dtype.kind == "c"):
         raise SpecError("the result is not a real number", column=column)
     return result if isinstance(result, (np.ndarray, int, float)) else as_value(result)
+
+
+def _first_of(values: list[Any], wrong: Any) -> str:
+    """The operands at the first point where something is wrong."""
+    point = int(np.argmax(np.asarray(wrong).reshape(-1)))
+    columns = [np.broadcast_to(np.asarray(value).reshape(-1), (max(1, np.size(wrong)),)) for value in values]
+    return " and ".join(f"{float(column[point]):g}" for column in columns)
 
 
 def _power(base: Any, exponent: Any) -> Any:
