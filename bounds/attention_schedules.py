@@ -1,0 +1,167 @@
+"""Schedules of two chained products through scores, S = Q K^T and O = f(S) V, as closed forms of words and footprint.
+
+`Heads` says how large one independent problem is: a pattern of (query position, key) pairs, `group` queries to each
+position that share keys and values, widths `d` (queries and keys) and `dv` (values and outputs). The running
+maximum and sum of a softmax are `statistics` = 2 words per row; two chained products without a softmax between them
+have none. Every formula is exact, ragged tiles included, and is proven in tests by executing the schedule word by
+word. Elements that are streamed take one word.
+
+    row tiles       tiles of Bi queries by Bj keys; Q and O of the tile resident or not
+    column tiles    tiles of Bj keys by Bi queries; K and V of the tile resident or not; O and statistics go to and fro
+    two phases      scores written once and read back: a tiling for each product
+    value chunks    Bl output columns at a time; the scores are recomputed for each chunk
+    ring            one row after the other, K and V kept as long as a later row needs them: compulsory words
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bounds.pattern import Pattern
+from bounds.staircase import Staircase
+from bounds.tiles import TileSums, breakpoints
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """`copies` independent problems: patterns of scores with widths, and queries that share keys."""
+
+    pattern: Pattern
+    d: int
+    dv: int
+    group: int = 1
+    copies: int = 1
+    statistics: int = 2
+
+    @property
+    def rows(self) -> int:
+        """Queries of one problem."""
+        return self.pattern.rows * self.group
+
+    @property
+    def columns(self) -> int:
+        """Keys of one problem."""
+        return self.pattern.columns
+
+    @property
+    def pairs(self) -> int:
+        """Scores of one problem."""
+        return self.pattern.pairs * self.group
+
+    @cached_property
+    def row_tiles(self) -> TileSums:
+        """Tiles of queries, and the keys that they need."""
+        return TileSums(self.pattern, group=self.group)
+
+    @cached_property
+    def column_tiles(self) -> TileSums:
+        """Tiles of keys, and the queries that need them."""
+        return TileSums(self.pattern.transposed(), weight=self.group)
+
+
+def best_schedules(heads: Heads) -> Staircase:
+    """The staircase of all templates at all tile sizes worth a try, for all copies."""
+    parts = [*_row_tiles(heads), *_column_tiles(heads), _value_chunks(heads), _ring(heads)]
+    two_phases = Staircase.sequence("two-phase", first_phase(heads), second_phase(heads))
+    return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
+
+
+def _row_tiles(heads: Heads) -> list[Staircase]:
+    d, dv, rows = heads.d, heads.dv, heads.rows
+    tiles = heads.row_tiles
+    height, width = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    visits = tiles.visits(width[0])
+    streamed = (tiles.needed * (d + dv))[:, None]
+    found = []
+    for hold_q, hold_o in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        words = streamed + (rows * d if hold_q else visits * d) + (rows * dv if hold_o else dv * (2 * visits - rows))
+        shorter = 0 if hold_q and hold_o else np.minimum(height, width)
+        space = height * (width + heads.statistics + (not hold_o) + hold_q * d + hold_o * dv) + 2 + shorter
+        found.append(_pairs(f"row tiles, {_held(Q=hold_q, O=hold_o)}", height, width, space, words))
+    return found
+
+
+def _column_tiles(heads: Heads) -> list[Staircase]:
+    d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
+    tiles = heads.column_tiles
+    width, height = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    visits = tiles.visits(height[0])
+    needed = tiles.needed[:, None]
+    shorter = np.minimum(height, width)
+    found = []
+    for hold_k, hold_v in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        words = (columns if hold_k else visits) * d + (columns if hold_v else visits) * dv
+        words = words + needed * d + dv * (2 * needed - rows) + 2 * heads.statistics * (needed - rows)
+        scores, values = (0 if hold_k else shorter), (heads.statistics + 1) * height + (0 if hold_v else shorter)
+        space = height * width + width * (hold_k * d + hold_v * dv) + 2 + np.maximum(scores, values)
+        found.append(_pairs(f"column tiles, {_held(K=hold_k, V=hold_v)}", height, width, space, words))
+    return found
+
+
+def first_phase(heads: Heads) -> Staircase:
+    """Tilings of the scores' product that write every score once."""
+    d, rows, columns, pairs = heads.d, heads.rows, heads.columns, heads.pairs
+    by_rows, by_columns = heads.row_tiles, heads.column_tiles
+    height, width = by_rows.sizes, by_columns.sizes
+    q_held = _single("Q resident", height, height * (d + 1) + 2, rows * d + d * by_rows.needed + pairs)
+    k_held = _single("K resident", width, width * (d + 1) + 2, columns * d + d * by_columns.needed + pairs)
+    across = breakpoints(int(by_rows.largest.max()))[None, :]
+    space = height[:, None] * across + np.minimum(height[:, None], across) + 2
+    words = by_rows.visits(across[0]) * d + (d * by_rows.needed)[:, None] + pairs
+    return Staircase.merged([q_held, k_held, _pairs("S tiles", height[:, None], across, space, words)])
+
+
+def second_phase(heads: Heads) -> Staircase:
+    """Tilings of the outputs' product that read every score once for each chunk of Bl output columns."""
+    dv, tiles = heads.dv, heads.row_tiles
+    height, chunk = tiles.sizes[:, None], breakpoints(dv)[None, :]
+    words = heads.pairs * -(-dv // chunk) + (dv * tiles.needed)[:, None] + heads.rows * dv
+    space = height * (chunk + heads.statistics) + np.minimum(height, chunk) + 2
+    return _pairs("O tiles", height, chunk, space, words)
+
+
+def _value_chunks(heads: Heads) -> Staircase:
+    d, dv, tiles = heads.d, heads.dv, heads.row_tiles
+    height, chunk = tiles.sizes[:, None], breakpoints(dv)[None, :]
+    needed = tiles.needed[:, None]
+    words = heads.rows * (d + dv) + -(-dv // chunk) * d * needed + dv * needed
+    return _pairs("value chunks", height, chunk, height * (d + chunk + 1 + heads.statistics) + 2, words)
+
+
+def ring_length(pattern: Pattern) -> int:
+    """The most columns alive at once when rows run in order: from a column's first row to its last."""
+    first, last = pattern.transposed().spans()
+    change = np.zeros(pattern.rows + 1, np.int64)
+    np.add.at(change, first, 1)
+    np.add.at(change, last + 1, -1)
+    return int(np.max(np.cumsum(change)))
+
+
+def _ring(heads: Heads) -> Staircase:
+    d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
+    length = np.array([ring_length(heads.pattern)])
+    return _single("ring", length, length * (d + dv + 1) + 3, np.array([(rows + columns) * (d + dv)]))
+
+
+def _held(**held: int) -> str:
+    names = [name for name, flag in held.items() if flag]
+    return f"{' and '.join(names)} resident" if names else "nothing resident"
+
+
+def _pairs(name: str, height: Ints, width: Ints, space: Ints, words: Ints) -> Staircase:
+    shape = np.broadcast_shapes(height.shape, width.shape)
+    heights, widths = (np.broadcast_to(v, shape).ravel() for v in (height, width))
+    return Staircase.of(
+        np.broadcast_to(space, shape), np.broadcast_to(words, shape), lambda k: f"{name} {heights[k]}x{widths[k]}"
+    )
+
+
+def _single(name: str, size: Ints, space: Ints, words: Ints) -> Staircase:
+    return Staircase.of(space, words, lambda k: f"{name} {size[k]}")

@@ -1,0 +1,173 @@
+"""What the command `einsight bounds` does: texts in, a report out."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures import Architecture
+from bounds.pattern import Pattern
+from bounds.reader import score_ranks
+from bounds.report import BoundsReport, Measurement, analyse
+from einsum.cascade import Cascade
+from einsum.errors import SpecError
+from einsum.evaluation import Name
+from einsum.units import parse_quantity
+
+Floats = NDArray[np.float64]
+MOST_SIZES = 10_000
+DEFAULT_SIZES = "16KiB:64MiB:log"
+
+
+def run_bounds(
+    cascade: str | Cascade,
+    settings: Mapping[str, Any],
+    *,
+    fast_memory: str | None = None,
+    mask: str | Pattern | None = None,
+    word_bytes: float = 2,
+    schedules: str | Sequence[str] = (),
+    label: str = "recompute-safe",
+    architecture: str | None = None,
+    measured: str | Path | None = None,
+    out: str | Path | None = None,
+) -> BoundsReport:
+    """Analyse a cascade as the command's options say, and write the report to `out` when it is given.
+
+    Without `fast_memory` the sizes are the architecture's bounded memories, level by level, or 16 KiB to 64 MiB.
+    The settings N (length of sequences) and d (width of heads) stand for several extents, see `complete_sizes`.
+    """
+    chosen = Cascade.load(cascade) if isinstance(cascade, str) else cascade
+    memories = _memories(architecture, settings) if architecture else {}
+    if fast_memory is not None or not memories:
+        words = parse_memory_sizes(fast_memory or DEFAULT_SIZES, word_bytes)
+    else:
+        words = np.unique(np.floor(np.array(list(memories.values())) / word_bytes))
+    names = [name.strip() for name in schedules.split(",") if name.strip()] if isinstance(schedules, str) else schedules
+    report = analyse(
+        chosen,
+        complete_sizes(chosen, settings),
+        words,
+        mask=mask,
+        word_bytes=word_bytes,
+        schedules=names,
+        label=label,
+        memories=memories,
+        measured=read_measurements(measured) if measured else (),
+    )
+    if out is not None:
+        report.write(out)
+    return report
+
+
+def parse_memory_sizes(text: str, word_bytes: float = 2) -> Floats:
+    """Fast memory sizes in words from "16KiB:64MiB:log" or "1024,4096".
+
+    A number with a unit is bytes, one without is words. A range goes in powers of two from its first end, or in N
+    sizes with "low:high:log:N" and "low:high:lin:N". SpecError for anything else, and for sizes below one word.
+    """
+    if not word_bytes > 0:
+        raise SpecError(f"a word of {word_bytes} bytes: expected a positive size")
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) == 1:
+        return np.array([_words(part.strip(), word_bytes, text) for part in parts[0].split(",")], float)
+    if len(parts) not in (3, 4) or parts[2] not in ("log", "lin") or (parts[2] == "lin" and len(parts) == 3):
+        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="fast-memory")
+    low, high = _words(parts[0], word_bytes, text), _words(parts[1], word_bytes, text)
+    if high < low:
+        raise SpecError(f"the range '{text}' ends below its start", key="fast-memory")
+    if len(parts) == 3:
+        return np.array([low * 2**k for k in range(int(np.floor(np.log2(high / low) + 1e-9)) + 1)], float)
+    if not parts[3].isdecimal() or not 2 <= int(parts[3]) <= MOST_SIZES:
+        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="fast-memory")
+    spaced = np.geomspace if parts[2] == "log" else np.linspace
+    return np.unique(np.round(spaced(low, high, int(parts[3]))))
+
+
+def _words(text: str, word_bytes: float, whole: str) -> int:
+    plain = text.replace("_", "").replace(".", "", 1).isdecimal()
+    try:
+        words = float(text) if plain else parse_quantity(text, "bytes") / word_bytes
+    except SpecError as error:
+        raise SpecError(f"{error.message} in '{whole}'", key="fast-memory") from None
+    if words < 1:
+        raise SpecError(f"a fast memory of '{text}' is less than one word", key="fast-memory")
+    return int(words)
+
+
+def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with N and d spelled out where the cascade has scores and does not use these names itself.
+
+    N gives the extents of the scores' ranks, d those of the ranks summed by the first product and kept by the
+    second; extents of other ranks that are not given (batch, heads) are then 1.
+    """
+    sizes = dict(settings)
+    missing = [name for name in cascade.parameters if name not in sizes]
+    shorthands = [name for name in ("N", "d") if name in sizes and name not in cascade.parameters]
+    if not missing or not shorthands:
+        return sizes
+    roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
+    values = {
+        "N": {_extent(cascade, rank) for rank in roles.positions},
+        "d": {_extent(cascade, rank) for rank in roles.widths},
+    }
+    for shorthand in shorthands:
+        for name in values[shorthand] & set(missing):
+            sizes[name] = sizes[shorthand]
+        if shorthand not in cascade.variables:
+            del sizes[shorthand]
+    ranks = {_extent(cascade, rank) for rank in cascade.ranks if rank not in (*roles.positions, *roles.widths)}
+    return sizes | {name: 1 for name in missing if name not in sizes and name in ranks}
+
+
+def _extent(cascade: Cascade, rank: str) -> str:
+    """The name that is the rank's extent, or empty text for a number or a formula."""
+    root = cascade.ranks[rank].extent.root
+    return root.name if isinstance(root, Name) else ""
+
+
+def _memories(architecture: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The bounded memories of an architecture, outermost first: bytes of one copy."""
+    described = Architecture.load(architecture)
+    known = {name: value for name, value in settings.items() if name in described.known_names}
+    evaluated = described.evaluate(known)
+    found = {name: float(m.capacity_bytes) for name, m in evaluated.memories.items() if not m.unbounded}
+    found.pop(evaluated.backing_store.name, None)
+    if not found:
+        raise SpecError(f"the architecture '{evaluated.name}' has no memory of known size inside its outermost one")
+    return found
+
+
+def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
+    """Measured traffic from a CSV file with the columns name, traffic_bytes and, if known, fast_memory_bytes.
+
+    Numbers may have units ("1.5 GiB"). SpecError names the line of a mistake.
+    """
+    file = str(path)
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as stream:
+            table = csv.DictReader(stream)
+            columns = set(table.fieldnames or ())
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SpecError(f"the measurements cannot be read: {error}", file=file) from None
+    if not {"name", "traffic_bytes"} <= columns:
+        raise SpecError(
+            f"expected the columns name and traffic_bytes, found {', '.join(sorted(columns)) or 'none'}", file=file
+        )
+    found = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            traffic = parse_quantity(row["traffic_bytes"] or "", "bytes")
+            memory = parse_quantity(row["fast_memory_bytes"], "bytes") if row.get("fast_memory_bytes") else None
+        except SpecError as error:
+            raise error.located(file=file, key=f"line {line}") from None
+        if traffic <= 0 or (memory is not None and memory <= 0):
+            raise SpecError("traffic and fast memory must be positive", file=file, key=f"line {line}")
+        found.append(Measurement(row["name"] or f"line {line}", traffic, memory))
+    return tuple(found)

@@ -1,0 +1,171 @@
+"""Hölder-Brascamp-Lieb inequalities: how many points a set can have, given how many points its projections have.
+
+For a set F of points of a loop nest, arrays with index maps phi_j and loops with extents L_i,
+
+    |F| <= cap(T) * prod_j |phi_j(F)| ** s_j * prod_i L_i ** t_i
+
+holds when T is a set of loops whose fibers over the other loops have at most cap(T) points (T may be empty, cap 1),
+and, for every subspace H of the other loops, sum_j s_j rank(phi_j | H) + sum_i t_i rank(e_i | H) >= dim H (Christ,
+Demmel, Knight, Scanlon, Yelick 2013; Valdimarsson 2010: the lattice that the kernels generate under + and
+intersection suffices). When each array is indexed by loops alone the subspaces along the axes suffice. Candidates
+for (s, t) are proposed in floating point (by corners of the polyhedron, or by linear programs with HiGHS) and
+accepted only when the conditions hold in exact rational arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+from math import comb, log, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bounds.lattice import Space, closure, kernel, rank_on
+
+Floats = NDArray[np.float64]
+MOST_SUBSPACES = 120
+MOST_CORNER_SYSTEMS = 30_000
+
+
+@dataclass(frozen=True)
+class Array:
+    """A class as one statement touches it: integer index map (one row per dimension, one column per loop) and words.
+
+    `words` is what each element of the projection costs in fast memory (a whole row for a rebuilt operand).
+    """
+
+    name: str
+    index: tuple[tuple[int, ...], ...]
+    words: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """The points counted by a theorem: loops, arrays, and fiber caps.
+
+    caps: (loops, largest number of points of a fiber over the other loops); ((), 1) is always among them. Loops in
+    `extents` may further be capped one by one through their exponents t; loops tied by a pattern are not in it.
+    """
+
+    loops: tuple[str, ...]
+    arrays: tuple[Array, ...]
+    caps: tuple[tuple[tuple[str, ...], float], ...]
+    extents: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """One proven inequality of a program, with exact exponents."""
+
+    capped: tuple[str, ...]
+    cap: float
+    s: tuple[Fraction, ...]
+    t: tuple[tuple[str, Fraction], ...]
+
+    def log_constant(self, extents: dict[str, float]) -> float:
+        """Logarithm of cap(T) * prod L_i ** t_i."""
+        return log(self.cap) + sum(float(exponent) * log(extents[loop]) for loop, exponent in self.t)
+
+
+def inequalities(program: Program) -> tuple[Inequality, ...]:
+    """All useful inequalities: corners of the exponents' polyhedron for each set of capped loops, verified exactly."""
+    found: dict[tuple[Fraction, ...], Inequality] = {}
+    for capped, cap in program.caps:
+        loops = tuple(loop for loop in program.loops if loop not in capped)
+        free = tuple(loop for loop in loops if loop in program.extents)
+        conditions = _conditions(program, loops, free)
+        if conditions is None:
+            continue
+        matrix, dims = conditions
+        for corner in _corners(matrix, dims, len(program.arrays) + len(free)):
+            s, t = corner[: len(program.arrays)], corner[len(program.arrays) :]
+            powers = tuple((loop, e) for loop, e in zip(free, t, strict=True) if e)
+            candidate = Inequality(tuple(capped), cap, s, powers)
+            known = found.get(s)
+            if known is None or candidate.log_constant(program.extents) < known.log_constant(program.extents):
+                found[s] = candidate
+    return tuple(found.values())
+
+
+def _conditions(
+    program: Program, loops: tuple[str, ...], free: tuple[str, ...]
+) -> tuple[list[list[int]], list[int]] | None:
+    """Rows (ranks of arrays and of capped loops on H) and dimensions of H, or None when the lattice does not close."""
+    columns = [program.loops.index(loop) for loop in loops]
+    maps = [[[row[c] for c in columns] for row in array.index] for array in program.arrays]
+    spaces: list[Space]
+    if all(_projective(rows) for rows in maps):
+        spaces = [
+            kernel([[int(a == b) for b in range(len(loops))] for a in range(len(loops)) if a != c], len(loops))
+            for c in range(len(loops))
+        ]
+    else:
+        singles = [[[int(a == loops.index(loop)) for a in range(len(loops))]] for loop in free]
+        closed = closure([kernel(rows, len(loops)) for rows in [*maps, *singles]], len(loops), MOST_SUBSPACES)
+        if closed is None:
+            return None
+        spaces = closed
+    matrix = [
+        [rank_on(rows, space) for rows in maps]
+        + [rank_on([[int(a == loops.index(loop)) for a in range(len(loops))]], space) for loop in free]
+        for space in spaces
+    ]
+    return matrix, [len(space) for space in spaces]
+
+
+def _projective(rows: list[list[int]]) -> bool:
+    used = [row for row in rows if any(row)]
+    return all(sorted(row)[-1] == 1 == sum(map(abs, row)) for row in used) and len({tuple(r) for r in used}) == len(
+        used
+    )
+
+
+def _corners(matrix: list[list[int]], dims: list[int], size: int) -> list[tuple[Fraction, ...]]:
+    """Corners of {x >= 0, matrix x >= dims} in `size` variables, exact, without those that another one dominates."""
+    rows = sorted({(*row, dim) for row, dim in zip(matrix, dims, strict=True)})
+    a = np.array([row[:-1] for row in rows], float).reshape(len(rows), size)
+    b = np.array([row[-1] for row in rows], float)
+    if not rows:
+        return [(Fraction(0),) * size]
+    systems = comb(len(rows) + size, size)
+    points = _by_enumeration(a, b) if systems <= MOST_CORNER_SYSTEMS else _by_programs(a, b)
+    exact: set[tuple[Fraction, ...]] = set()
+    for point in points:
+        x = tuple(Fraction(float(v)).limit_denominator(64) for v in point)
+        if min(x) >= 0 and all(sum(c * v for c, v in zip(row[:-1], x, strict=True)) >= row[-1] for row in rows):
+            exact.add(x)
+    return [
+        x for x in sorted(exact) if not any(y != x and all(p <= q for p, q in zip(y, x, strict=True)) for y in exact)
+    ]
+
+
+def _by_enumeration(a: Floats, b: Floats) -> Floats:
+    size = a.shape[1]
+    full = np.vstack([a, np.eye(size)])
+    right = np.concatenate([b, np.zeros(size)])
+    chosen = np.array(list(combinations(range(len(full)), size)))
+    systems, targets = full[chosen], right[chosen]
+    regular = np.abs(np.linalg.det(systems)) > 1e-9
+    points: Floats = np.linalg.solve(systems[regular], targets[regular][..., None])[..., 0]
+    feasible = np.all(points >= -1e-9, axis=1) & np.all(points @ a.T >= b - 1e-9, axis=1)
+    return np.unique(np.round(points[feasible], 9), axis=0)
+
+
+def _by_programs(a: Floats, b: Floats, directions: int = 60) -> Floats:
+    from scipy.optimize import linprog
+
+    generator = np.random.default_rng(0)
+    costs = np.exp(generator.normal(0.0, 1.5, (directions, a.shape[1])))
+    solved = [linprog(cost, A_ub=-a, b_ub=-b, bounds=(0, None), method="highs") for cost in costs]
+    return np.array([result.x for result in solved if result.status == 0]).reshape(-1, a.shape[1])
+
+
+def fiber_caps(loops: tuple[str, ...], extents: dict[str, float]) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """Caps of a full box: every set of loops, capped by the product of its extents (for affine index maps)."""
+    return tuple(
+        (chosen, float(prod(extents[loop] for loop in chosen)))
+        for count in range(len(loops) + 1)
+        for chosen in combinations(loops, count)
+    )

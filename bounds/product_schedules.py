@@ -1,0 +1,173 @@
+"""Schedules of one sum of products: tiles of every loop, an order of the tiles' loops, and one operand streamed.
+
+A tile of each array stays in fast memory while the loops inside its innermost own loop run; one array of the tile
+is streamed word by word (one word of space, no reuse between tiles). An output element that is visited v times is
+written v times and read v - 1 times. Words and footprint are exact for ragged tiles, strides and dilations
+included: the tile of a dimension a x + c y with bx, by values has bx by - (bx - c')+ (by - a')+ elements, a' =
+a/gcd, c' = c/gcd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from math import gcd, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bounds.problem import Access, Problem, Statement
+from bounds.staircase import Staircase
+from bounds.tiles import breakpoints
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+MOST_TILINGS = 200_000
+MOST_ORDERS = 5_040
+
+
+@dataclass(frozen=True)
+class Order:
+    """Tile loops from the outermost to the innermost, and the array that is streamed."""
+
+    loops: tuple[str, ...]
+    streamed: int
+
+    def repeats(self, own: tuple[str, ...], array: int) -> tuple[str, ...]:
+        """Loops whose tiles the array is loaded for anew, besides its own."""
+        if array == self.streamed:
+            return tuple(loop for loop in self.loops if loop not in own)
+        inner = max((self.loops.index(loop) for loop in own), default=-1)
+        return tuple(loop for loop in self.loops[: inner + 1] if loop not in own)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductTiling:
+    """Closed forms for a statement: arrays are the operands in order, then the output."""
+
+    accesses: tuple[Access, ...]
+    widths: tuple[float, ...]
+    extents: dict[str, int]
+
+    @classmethod
+    def of(cls, problem: Problem, statement: Statement) -> ProductTiling | None:
+        """The tiling of a statement; None where its domain is masked or its output index is not plain."""
+        coupling = problem.coupling
+        if not statement.output.projective or (coupling and {coupling.row, coupling.column} <= set(statement.loops)):
+            return None
+        accesses = (*statement.operands, statement.output)
+        widths = tuple(problem.classes[access.tensor].width for access in accesses)
+        return cls(accesses, widths, {loop: problem.extents[loop] for loop in statement.loops})
+
+    def orders(self) -> list[Order]:
+        """Orders that differ in what is reused; those that reuse less than another are left out."""
+        loops = tuple(loop for loop, extent in self.extents.items() if extent > 1) or tuple(self.extents)[:1]
+        best: dict[tuple[frozenset[str], ...], Order] = {}
+        for count, order in enumerate(permutations(loops)):
+            if count >= MOST_ORDERS:
+                break
+            for streamed in range(len(self.accesses)):
+                chosen = Order(order, streamed)
+                own = [tuple(loop for loop in access.loops if loop in loops) for access in self.accesses]
+                key = tuple(frozenset(chosen.repeats(mine, k)) for k, mine in enumerate(own))
+                best.setdefault((frozenset([str(streamed)]), *key), chosen)
+        keys = list(best)
+        return [
+            best[key]
+            for key in keys
+            if not any(
+                o != key and o[0] == key[0] and all(a <= b for a, b in zip(o[1:], key[1:], strict=True)) for o in keys
+            )
+        ]
+
+    def words(self, order: Order, tile: dict[str, Ints]) -> Floats:
+        """Words moved, for arrays of tile sizes that broadcast."""
+        total: Floats = np.zeros(())
+        for k, access in enumerate(self.accesses):
+            own = tuple(loop for loop in access.loops if loop in order.loops)
+            visits = prod((self._count(loop, tile) for loop in order.repeats(own, k)), start=np.ones((), np.int64))
+            size = prod((self._summed(terms, tile) for terms in access.dimensions), start=np.ones((), np.int64))
+            moved = size * visits if k + 1 < len(self.accesses) else size * (2 * visits - 1)
+            total = total + moved * self.widths[k]
+        return np.asarray(total)
+
+    def footprint(self, order: Order, tile: dict[str, Ints]) -> Floats:
+        """Words of fast memory."""
+        total: Floats = np.zeros(())
+        for k, access in enumerate(self.accesses):
+            size = prod((distinct_values(terms, tile) for terms in access.dimensions), start=np.ones((), np.int64))
+            total = total + (np.minimum(size, 1) if k == order.streamed else size) * self.widths[k]
+        return np.asarray(total)
+
+    def _count(self, loop: str, tile: dict[str, Ints]) -> Ints:
+        return np.asarray(-(-self.extents[loop] // tile[loop]))
+
+    def _summed(self, terms: tuple[tuple[str, int], ...], tile: dict[str, Ints]) -> Ints:
+        """Elements of one dimension, summed over the tiles of its loops: full tiles and the ragged last."""
+        cases: list[tuple[dict[str, Ints], Ints]] = [({}, np.ones((), np.int64))]
+        for loop, _ in terms:
+            full = self.extents[loop] // tile[loop]
+            rest = self.extents[loop] - full * tile[loop]
+            cases = [
+                case
+                for sizes, times in cases
+                for case in (({**sizes, loop: tile[loop]}, times * full), ({**sizes, loop: rest}, times * (rest > 0)))
+            ]
+        return np.asarray(sum(times * distinct_values(terms, sizes) for sizes, times in cases))
+
+
+def distinct_values(terms: tuple[tuple[str, int], ...], tile: Mapping[str, Ints | int]) -> Ints:
+    """Number of values of the affine form over a tile; exact for one or two terms, at most the span for more."""
+    sizes = [np.asarray(tile[loop]) for loop, _ in terms]
+    steps = [abs(step) for _, step in terms]
+    if len(terms) == 1:
+        return sizes[0]
+    if len(terms) == 2:
+        shared = gcd(*steps)
+        a, c = steps[0] // shared, steps[1] // shared
+        return np.asarray(sizes[0] * sizes[1] - np.maximum(0, sizes[0] - c) * np.maximum(0, sizes[1] - a))
+    span = sum(step * np.maximum(0, size - 1) for size, step in zip(sizes, steps, strict=True)) + 1
+    return np.asarray(np.minimum(span, prod(sizes[1:], start=sizes[0])) * (prod(sizes[1:], start=sizes[0]) > 0))
+
+
+def product_schedules(problem: Problem, statement: Statement) -> Staircase | None:
+    """The staircase of all tilings worth a try of one statement, or None where the closed forms do not cover it."""
+    tiling = ProductTiling.of(problem, statement)
+    if tiling is None:
+        return None
+    loops = list(tiling.extents)
+    sizes = [breakpoints(tiling.extents[loop]) for loop in loops]
+    most = max(2, int(MOST_TILINGS ** (1 / max(1, sum(size.size > 1 for size in sizes)))))
+    sizes = [_thinned(size, most) for size in sizes]
+    grid = dict(zip(loops, np.meshgrid(*sizes, indexing="ij", sparse=True), strict=True))
+    parts = []
+    for order in tiling.orders():
+        shape = tuple(size.size for size in sizes)
+        space = np.broadcast_to(tiling.footprint(order, grid), shape)
+        words = np.broadcast_to(tiling.words(order, grid), shape)
+        parts.append(Staircase.of(space, words, _describe(statement, order, loops, sizes)))
+    return Staircase.merged(parts)
+
+
+def _describe(statement: Statement, order: Order, loops: list[str], sizes: list[Ints]) -> Callable[[int], str]:
+    streamed = [*(access.tensor for access in statement.operands), statement.output.tensor][order.streamed]
+
+    def describe(k: int) -> str:
+        at = np.unravel_index(k, [size.size for size in sizes])
+        tile = {loop: int(size[i]) for loop, size, i in zip(loops, sizes, at, strict=True)}
+        return (
+            f"{statement.name} tiles "
+            + " ".join(f"{loop}={tile[loop]}" for loop in order.loops)
+            + f", {streamed} streamed"
+        )
+
+    return describe
+
+
+def _thinned(sizes: Ints, most: int) -> Ints:
+    """At most `most` of the sizes, evenly spaced in their logarithm, the smallest and the largest among them."""
+    if sizes.size <= most:
+        return sizes
+    at = np.searchsorted(sizes, np.geomspace(sizes[0], sizes[-1], most) * (1 - 1e-9))
+    return np.unique(sizes[np.minimum(at, sizes.size - 1)])

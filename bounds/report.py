@@ -1,0 +1,204 @@
+"""`analyse`: the bound, the best schedule, the gap and named schedules at each fast memory size, as a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import ceil, isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bounds.engine import LABELS, LowerBound, compulsory, lower_bound
+from bounds.pattern import Pattern
+from bounds.problem import Problem
+from bounds.reader import read_problem
+from bounds.schedules import Schedules, find_schedules, smallest_memory
+from einsum.cascade import Cascade
+from einsum.errors import SpecError, nearest
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScheduleTraffic:
+    """Words that a named schedule moves, whether it fits in the memory, and its blocks."""
+
+    words: float
+    fits: bool
+    blocks: str
+
+
+@dataclass(frozen=True)
+class BoundsRow:
+    """Everything at one fast memory size. `best_schedule_words` and `gap` are None where no schedule is known."""
+
+    fast_memory_words: float
+    lower_bound_words: float
+    label: str
+    theorem: str
+    certificate: dict[str, Any]
+    best_schedule_words: float | None
+    best_schedule: str | None
+    gap: float | None
+    schedules: dict[str, ScheduleTraffic]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Traffic that was measured: bytes between slow and fast memory, with the fast memory where it is known."""
+
+    name: str
+    traffic_bytes: float
+    fast_memory_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class BoundsReport:
+    """The rows, what they are about, and what a reader should know.
+
+    operations       multiplications of all sums of products
+    compulsory       words of each input and output that move at least once
+    memories         names of real memories and their bytes, for the plots
+    remarks          Einsums left out of the bounds, or why no schedule is compared
+    """
+
+    cascade: str
+    sizes: dict[str, Any]
+    mask: str | None
+    word_bytes: float
+    operations: float
+    compulsory: dict[str, float]
+    rows: tuple[BoundsRow, ...]
+    remarks: tuple[str, ...] = ()
+    memories: dict[str, float] = field(default_factory=dict)
+    measured: tuple[Measurement, ...] = ()
+
+    def to_json(self) -> str:
+        """The rows as a JSON list, one object for each fast memory size."""
+        return json.dumps([asdict(row) for row in self.rows], indent=2)
+
+    def write(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write bounds.md, bounds.html and bounds.json; nothing is left behind when one cannot be made."""
+        from bounds.pages import html_page, markdown_page
+
+        texts = {"bounds.md": markdown_page(self), "bounds.html": html_page(self), "bounds.json": self.to_json() + "\n"}
+        target = Path(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                partial = target / f".{name}.partial"
+                partial.write_text(text, encoding="utf-8")
+                partial.replace(target / name)
+        except OSError as error:
+            raise SpecError(f"the report cannot be written: {error}", file=str(target)) from None
+        return tuple(target / name for name in texts)
+
+
+def analyse(
+    cascade: Cascade | str,
+    extents: Mapping[str, Any],
+    fast_memory_words: ArrayLike,
+    *,
+    mask: str | Pattern | None = None,
+    word_bytes: float = 2,
+    schedules: Sequence[str] = (),
+    label: str = "recompute-safe",
+    memories: Mapping[str, float] | None = None,
+    measured: Sequence[Measurement] = (),
+) -> BoundsReport:
+    """Bounds and schedules of a cascade at sizes `extents`, for each fast memory size (words of `word_bytes` bytes).
+
+    mask       `causal`, `window:W`, `band:W`, `blocks:FILE` or a Pattern, on top of a cascade without conditions
+    schedules  names of `named_schedules.SCHEDULES` to count as well
+    label      the class of algorithms that the bound must hold for: a key of `engine.LABELS`, or `schedule-class`
+
+    SpecError for sizes that are not positive, a memory too small for any schedule known (with the words needed),
+    unknown names, and problems outside the class.
+    """
+    chosen = Cascade.load(cascade) if isinstance(cascade, str) else cascade
+    known = (*LABELS, "schedule-class")
+    if label not in known:
+        raise SpecError(f"unknown label '{label}'{nearest(label, known)}")
+    if not word_bytes > 0:
+        raise SpecError(f"a word of {word_bytes} bytes: expected a positive size")
+    memory = np.atleast_1d(np.asarray(fast_memory_words, float))
+    if memory.ndim != 1 or memory.size == 0 or not np.all(np.isfinite(memory)) or np.any(memory <= 0):
+        raise SpecError("fast memory sizes must be positive numbers of words")
+    problem = read_problem(chosen, extents, mask, word_bytes)
+    found = find_schedules(problem)
+    _refuse_too_small(problem, found, memory)
+    return BoundsReport(
+        cascade=chosen.name,
+        sizes={name: _plain(value) for name, value in extents.items()},
+        mask=mask if isinstance(mask, str) or mask is None else f"{mask.pairs} pairs",
+        word_bytes=float(word_bytes),
+        operations=sum(problem.volume(s.loops) for s in problem.statements),
+        compulsory=compulsory(problem),
+        rows=_rows(problem, found, memory, schedules, label),
+        remarks=(*problem.remarks, *([found.reason] if found.reason else [])),
+        memories=dict(memories or {}),
+        measured=tuple(measured),
+    )
+
+
+def _rows(
+    problem: Problem, found: Schedules, memory: Floats, names: Sequence[str], label: str
+) -> tuple[BoundsRow, ...]:
+    best, described = found.best.at(memory) if found.best else (np.full(memory.shape, np.nan), [""] * memory.size)
+    if label == "schedule-class":
+        if found.best is None:
+            raise SpecError(f"no bound over a class of schedules: {found.reason}")
+        bound = LowerBound(
+            memory,
+            best,
+            ("least of the enumerated schedules",) * memory.size,
+            (label,) * memory.size,
+            tuple({"theorem": "enumeration", "schedule": name} for name in described),
+        )
+    else:
+        bound = lower_bound(problem, memory, label)
+    named = found.named(names, memory)
+    whole = all(value.width == 1 for value in problem.classes.values())
+    rows = []
+    for k in range(memory.size):
+        # I/O is counted in whole words; the small tolerance keeps rounding from adding one.
+        words = float(ceil(bound.words[k] - 1e-6)) if whole else float(bound.words[k])
+        least = None if isnan(best[k]) else float(best[k])
+        rows.append(
+            BoundsRow(
+                fast_memory_words=_whole(float(memory[k])),
+                lower_bound_words=_whole(words),
+                label=bound.labels[k],
+                theorem=bound.theorems[k],
+                certificate=bound.certificates[k],
+                best_schedule_words=None if least is None else _whole(least),
+                best_schedule=None if least is None else described[k],
+                gap=least / words if least is not None and words > 0 else None,
+                schedules={
+                    n: ScheduleTraffic(_whole(float(t.words[k])), bool(t.fits[k]), t.blocks[k])
+                    for n, t in named.items()
+                },
+            )
+        )
+    return tuple(rows)
+
+
+def _refuse_too_small(problem: Problem, found: Schedules, memory: Floats) -> None:
+    needed, what = smallest_memory(problem, found)
+    if memory.min() < needed:
+        raise SpecError(
+            f"a fast memory of {_whole(float(memory.min()))} words is too small: {what} is {_whole(needed)} words",
+            key="fast_memory_words",
+        )
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,159 @@
+"""No schedule beats the bound: templates at all tile sizes, named schedules, brute-force orders, exact search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bounds.attention_schedules import Heads, best_schedules
+from bounds.engine import lower_bound
+from bounds.named_schedules import SCHEDULES, named_schedule
+from bounds.pattern import Intervals
+from bounds.problem import Access, Problem, Statement, ValueClass
+from bounds.product_schedules import product_schedules
+from bounds.verify import verify
+from tests.bounds.cases import attention_problem, random_case
+from tests.bounds.exact import attention_sums, least_io, matmul_sums
+from tests.bounds.traces import attention_traces, least_words, statement_traces
+
+
+def memories(generator: np.random.Generator, smallest: int, largest: float, count: int = 4) -> np.ndarray:
+    """Random sizes, tiny ones often."""
+    return np.unique(np.round(np.exp(generator.uniform(np.log(smallest), np.log(max(largest, smallest + 1)), count))))
+
+
+def check_attention(seed: int, most: int) -> None:
+    generator = np.random.default_rng([seed, 1])
+    case = random_case(seed, most)
+    heads = replace(case.heads, copies=int(generator.integers(1, 3)))
+    problem = attention_problem(heads)
+    total = sum(value.elements for value in problem.classes.values())
+    memory = memories(generator, 6, total)
+    bound = lower_bound(problem, memory)
+    best, _ = best_schedules(heads).at(memory)
+    assert np.all(bound.words <= best * (1 + 1e-9))
+    for name in SCHEDULES:
+        traffic = named_schedule(name, heads, memory)
+        assert np.all((bound.words <= traffic.words * (1 + 1e-9)) | ~traffic.fits), name
+    small = attention_problem(replace(heads, copies=1))
+    per_head = lower_bound(small, memory)
+    for trace in attention_traces(small, generator, 2):
+        for k in generator.choice(memory.size, size=min(2, memory.size), replace=False):
+            assert per_head.words[k] <= least_words(trace, {"O"}, int(memory[k]))
+    assert all(
+        verify(certificate) <= words * (1 + 1e-6) for certificate, words in zip(bound.certificates, best, strict=True)
+    )
+
+
+def product_problem(generator: np.random.Generator) -> Problem:
+    """A matrix product, a batched or grouped one, a convolution in one or two dimensions, of random small sizes."""
+    plain = Access.plain
+    size = {loop: int(n) for loop, n in zip("bghmnkpqrstc", generator.integers(1, 7, 12), strict=True)}
+    step = int(generator.integers(1, 3))
+    forms = (
+        (plain("A", "mk"), plain("B", "kn"), plain("C", "mn")),
+        (plain("A", "bmk"), plain("B", "bkn"), plain("C", "bmn")),
+        (plain("A", "gmk"), plain("B", "kn"), plain("C", "gmn")),
+        (Access("A", ((("p", step), ("r", 1)),)), plain("B", "r"), plain("C", "p")),
+        (Access("A", ((("c", 1),), (("p", 1), ("r", step)))), plain("B", "kcr"), plain("C", "kp")),
+    )
+    *operands, output = forms[int(generator.integers(len(forms)))]
+    statement = Statement("C", output, tuple(operands))
+    points = np.array(list(np.ndindex(*(size[loop] for loop in statement.loops))))
+    classes = {}
+    for access in (*operands, output):
+        rows = np.array([[dict(terms).get(loop, 0) for loop in statement.loops] for terms in access.dimensions])
+        used = len(np.unique(points @ rows.T, axis=0))
+        classes[access.tensor] = ValueClass(access.tensor, "output" if access is output else "input", used)
+    return Problem("product", {loop: size[loop] for loop in statement.loops}, classes, (statement,))
+
+
+def check_product(seed: int) -> None:
+    generator = np.random.default_rng([seed, 2])
+    problem = product_problem(generator)
+    total = sum(value.elements for value in problem.classes.values())
+    memory = memories(generator, 3, total + 1)
+    bound = lower_bound(problem, memory)
+    stairs = product_schedules(problem, problem.statements[0])
+    assert stairs is not None
+    best, _ = stairs.at(memory)
+    assert np.all(bound.words <= best * (1 + 1e-9))
+    for trace in statement_traces(problem, problem.statements[0], generator, 2):
+        for k in range(memory.size):
+            assert bound.words[k] <= least_words(trace, {"C"}, int(memory[k]))
+    for certificate in bound.certificates:
+        verify(certificate)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_attention_schedule_beats_the_bound(seed: int) -> None:
+    check_attention(seed, most=9)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_schedule_of_a_product_beats_the_bound(seed: int) -> None:
+    check_product(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(40))
+def test_no_schedule_beats_the_bound_on_five_thousand_problems(part: int) -> None:
+    for seed in range(1000 + 100 * part, 1100 + 100 * part):
+        check_attention(seed, most=14 if seed % 4 == 0 else 9)
+    for seed in range(1000 + 30 * part, 1030 + 30 * part):
+        check_product(seed)
+
+
+def product(m: int, n: int, k: int) -> Problem:
+    plain = Access.plain
+    classes = {
+        "A": ValueClass("A", "input", m * k),
+        "B": ValueClass("B", "input", k * n),
+        "C": ValueClass("C", "output", m * n),
+    }
+    statement = Statement("C", plain("C", "mn"), (plain("A", "mk"), plain("B", "kn")))
+    return Problem("product", {"m": m, "n": n, "k": k}, classes, (statement,))
+
+
+def check_exact_product(m: int, n: int, k: int, memory: int) -> None:
+    least = least_io(*matmul_sums(m, n, k), memory)
+    assert lower_bound(product(m, n, k), np.array([float(memory)])).words[0] <= least
+    assert least >= m * k + k * n + m * n
+
+
+def check_exact_attention(rows: int, columns: int, d: int, dv: int, causal: bool, memory: int) -> None:
+    pattern = Intervals.band(rows, columns, None, 0) if causal else Intervals.dense(rows, columns)
+    keys = [pattern.row(i) for i in range(pattern.rows)]
+    least = least_io(*attention_sums(keys, pattern.columns, d, dv), memory)
+    assert lower_bound(attention_problem(Heads(pattern, d, dv)), np.array([float(memory)])).words[0] <= least
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "memory"), [(1, 1, 3, 3), (2, 2, 1, 3), (2, 2, 1, 4), (2, 1, 2, 3), (2, 1, 2, 4)]
+)
+def test_exact_search_of_products_agrees(m: int, n: int, k: int, memory: int) -> None:
+    check_exact_product(m, n, k, memory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m", "n", "k"), [(2, 2, 2), (2, 1, 3), (3, 2, 1)])
+@pytest.mark.parametrize("memory", [3, 4, 5])
+def test_exact_search_of_larger_products_agrees(m: int, n: int, k: int, memory: int) -> None:
+    check_exact_product(m, n, k, memory)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "d", "dv", "causal"), [(1, 2, 1, 1, False), (2, 2, 1, 1, True), (1, 2, 2, 1, False)]
+)
+@pytest.mark.parametrize("memory", [3, 4])
+def test_exact_search_of_attention_agrees(rows: int, columns: int, d: int, dv: int, causal: bool, memory: int) -> None:
+    check_exact_attention(rows, columns, d, dv, causal, memory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "columns", "d", "dv"), [(2, 2, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize("memory", [3, 4, 5, 6])
+def test_exact_search_of_larger_attention_agrees(rows: int, columns: int, d: int, dv: int, memory: int) -> None:
+    check_exact_attention(rows, columns, d, dv, False, memory)
