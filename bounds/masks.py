@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bounds.pattern import Blocks, Intervals, Pattern
-from einsum.access import Index
 from einsum.conditions import Comparison
 from einsum.errors import SpecError, nearest
-from einsum.evaluation import Comparison as ComparisonNode
-from einsum.evaluation import Logic, Node
+from einsum.masks import NotIntervals, solve
 
 Ints = NDArray[np.int64]
 MOST_POINTS = 1 << 24
@@ -65,78 +63,33 @@ def _blocks_of_file(path: Path, rows: int, columns: int) -> Pattern:
 def pattern_of(
     conditions: tuple[Comparison, ...], row: str, column: str, rows: int, columns: int, env: Mapping[str, Any]
 ) -> Pattern:
-    """The pattern of conditions over the two ranks. SpecError when they are neither affine nor small enough to list."""
-    position = np.arange(rows, dtype=np.int64)
-    low, high = np.zeros(rows, np.int64), np.full(rows, columns, np.int64)
-    listed: list[Comparison] = []
-    for condition in conditions:
-        for node in _clauses(condition.expression.root):
-            limits = _limits(node, row, column, position, columns, env)
-            if limits is None:
-                listed.append(condition)
-                continue
-            low, high = np.maximum(low, limits[0]), np.minimum(high, limits[1])
+    """The pattern of conditions over the two ranks; SpecError when they keep nothing or too much to list."""
+    scope = {**env, row: np.arange(rows, dtype=np.int64)}
+    names = ", ".join(map(str, conditions))
     try:
-        if not listed:
-            return Intervals.build(low, np.maximum(high, low))
-        return _listed(listed, row, column, low, high, columns, env)
+        starts, ends = solve(conditions, column, columns, scope, rows)
+        filled = ends > starts
+        low = np.where(filled, starts, columns).min(axis=0)
+        high = np.where(filled, ends, 0).max(axis=0)
+        if np.array_equal(np.maximum(high - low, 0), (ends - starts).sum(axis=0)) and _in_order(low, high):
+            return Intervals.build(low, high)
+    except NotIntervals:
+        pass
     except ValueError as error:
-        raise SpecError(f"the conditions {', '.join(map(str, conditions))}: {error}") from None
-
-
-def _clauses(node: Node) -> list[Node]:
-    if isinstance(node, Logic) and node.operator == "and":
-        return [clause for side in (node.left, node.right) for clause in _clauses(side)]
-    return [node]
-
-
-def _limits(
-    node: Node, row: str, column: str, position: Ints, columns: int, env: Mapping[str, Any]
-) -> tuple[Ints, Ints] | None:
-    """First and past-the-last column of each row by one affine comparison, or None when it is not one."""
-    if not isinstance(node, ComparisonNode) or node.operator not in ("<", "<=", ">", ">="):
-        return None
-    try:
-        sides = [Index.from_node(side, frozenset({row, column})) for side in (node.left, node.right)]
-    except SpecError:
-        return None
-    step, slope, start = (
-        sum(sign * value for sign, value in zip((1, -1), values, strict=True))
-        for values in zip(*[_coefficients(side, row, column, env) for side in sides], strict=True)
-    )
-    if any(value != int(value) for value in (step, slope, start)) or step == 0:
-        return None
-    # step * column + rest <op> 0 for whole numbers: turn the comparison into <= and divide with the right rounding.
-    rest = int(slope) * position + int(start)
-    sign = 1 if node.operator in ("<", "<=") else -1
-    step, rest = sign * int(step), sign * rest + (node.operator in ("<", ">"))
-    if step > 0:
-        return np.zeros_like(position), np.clip(np.floor_divide(-rest, step) + 1, 0, columns)
-    return np.clip(-np.floor_divide(-rest, -step), 0, columns), np.full_like(position, columns)
-
-
-def _coefficients(index: Index, row: str, column: str, env: Mapping[str, Any]) -> tuple[float, float, float]:
-    terms = {name: factor.number(env) for name, factor in index.terms.items()}
-    return terms.get(column, 0), terms.get(row, 0), index.offset.number(env)
-
-
-def _listed(
-    conditions: list[Comparison], row: str, column: str, low: Ints, high: Ints, columns: int, env: Mapping[str, Any]
-) -> Pattern:
-    if low.size * columns > MOST_POINTS:
-        raise ValueError(
-            f"they are not affine in {row} and {column}, and {low.size} x {columns} pairs are too many to list"
-        )
-    across = np.arange(columns, dtype=np.int64)[None, :]
-    kept = (across >= low[:, None]) & (across < high[:, None])
-    scope = {**env, row: np.arange(low.size, dtype=np.int64)[:, None], column: across}
+        raise SpecError(f"the conditions {names}: {error}") from None
+    if rows * columns > MOST_POINTS:
+        raise SpecError(f"the conditions {names} keep no interval per {row}, and {rows} x {columns} pairs are too many")
+    scope = {**env, row: np.arange(rows)[:, None], column: np.arange(columns)[None, :]}
+    kept = np.ones((rows, columns), bool)
     for condition in conditions:
-        kept = kept & np.asarray(condition.expression.evaluate(scope), bool)
-    first, last = np.argmax(kept, axis=1), columns - np.argmax(kept[:, ::-1], axis=1)
-    contiguous = kept.sum(axis=1) == np.where(kept.any(axis=1), last - first, 0)
-    if contiguous.all():
-        try:
-            return Intervals.build(np.where(kept.any(axis=1), first, 0), np.where(kept.any(axis=1), last, 0))
-        except ValueError:
-            pass  # intervals out of order are listed as blocks of one pair
-    return Blocks.build(kept, low.size, columns, 1, 1)
+        kept &= np.asarray(condition.expression.evaluate(scope), bool)
+    try:
+        return Blocks.build(kept, rows, columns, 1, 1)
+    except ValueError as error:
+        raise SpecError(f"the conditions {names}: {error}") from None
+
+
+def _in_order(low: Ints, high: Ints) -> bool:
+    """Whether the intervals of the rows that keep anything never go back."""
+    kept = high > low
+    return not (np.any(np.diff(low[kept]) < 0) or np.any(np.diff(high[kept]) < 0))
