@@ -1,5 +1,7 @@
-"""At what size algorithms run: the shapes of models; library/*.yaml."""
+"""At what size algorithms run: the shapes of models, pruning schedules, traces of runs; library/*.yaml."""
 
+from workloads.pruning import PruningSchedule
+from workloads.traces import HeadTrace
 from workloads.workload import LinearLayer, LinearSize, Workload
 
-__all__ = ["LinearLayer", "LinearSize", "Workload"]
+__all__ = ["HeadTrace", "LinearLayer", "LinearSize", "PruningSchedule", "Workload"]

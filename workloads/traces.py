@@ -110,6 +110,21 @@ class HeadTrace:
             for row in zip(*(cell.tolist() for cell in cells), strict=True):
                 writer.writerow([value if isinstance(value, bool) else f"{value:.12g}" for value in row])
 
+    def layer_columns(self) -> dict[str, Column]:
+        """What the rows of one layer in one iteration have in common, for each row.
+
+        layer_heads   heads that were computed there
+        most_heads    the most heads that any layer computed
+        leads_layer   1 for the first row of its layer and iteration
+        """
+        place = np.stack([self.columns["iteration_id"], self.columns["layer_id"]], axis=1)
+        _values, first, layer = np.unique(place, axis=0, return_index=True, return_inverse=True)
+        heads = np.bincount(layer.reshape(-1), self.columns["count"])
+        leads = np.zeros(len(self))
+        leads[first] = 1.0
+        most = np.full(len(self), heads.max())
+        return {"layer_heads": heads[layer.reshape(-1)], "most_heads": most, "leads_layer": leads}
+
     def refuse(self, wrong: NDArray[np.bool_], sentence: str) -> None:
         """Raise SpecError for the first row that is `wrong`; {column} in the sentence becomes the row's value."""
         if not wrong.any():
@@ -159,7 +174,7 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, 
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise SpecError(f"row {number} has {len(row)} values, expected {len(header)}")
-    cells = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in header}
+    cells = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
     return {name: _column(name, cells[name]) for name in COLUMNS if name in cells}
 
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression, resolve
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+from workloads.pruning import PruningSchedule
+from workloads.traces import HeadTrace
 
 Size: TypeAlias = int | NDArray[np.float64]
 """A size: an exact integer at one design point, or an array with one value for each."""
@@ -71,6 +73,8 @@ class Workload(BaseModel):
     """Sizes by name, whole numbers of at least 1, with their defaults; each can be set from outside."""
     linear_layers: tuple[LinearLayer, ...] = ()
     """The matrix products of one layer outside its attention."""
+    pruning: PruningSchedule | None = None
+    """What a run keeps of its tokens and heads, where it prunes them."""
     _file: str | None = PrivateAttr(default=None)
 
     @classmethod
@@ -127,6 +131,16 @@ class Workload(BaseModel):
         values = self.resolve(overrides)
         try:
             return tuple(layer.sizes(values, f"linear_layers[{i}]") for i, layer in enumerate(self.linear_layers))
+        except EinsightError as error:
+            raise error.located(file=self._file) from None
+
+    def head_trace(self, overrides: Mapping[str, Any]) -> HeadTrace:
+        """The trace of a run by the pruning schedule, with `overrides` (one design point) in place of the defaults."""
+        if self.pruning is None or self.layers is None:
+            missing = "layers" if self.layers is None else "pruning"
+            raise SpecError(f"the workload '{self.name}' has no '{missing}', so it gives no trace", file=self._file)
+        try:
+            return self.pruning.trace(self.layers, self.resolve(overrides), f"the schedule of '{self.name}'")
         except EinsightError as error:
             raise error.located(file=self._file) from None
 
