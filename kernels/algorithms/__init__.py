@@ -1,0 +1,1 @@
+"""The Triton kernels, one file per family. Import a family through `kernels.families.family(name)`."""

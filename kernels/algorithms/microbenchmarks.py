@@ -1,0 +1,184 @@
+"""Calibration kernels, each loading one part of a GPU: memory, special functions, FMA, tensor cores."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from kernels.launch import launch
+
+UNROLL = 16
+
+
+@triton.jit(do_not_specialize=["passes"])
+def _read(source_ptr, sink_ptr, count, passes, BLOCK_N: tl.constexpr):
+    """Read all of the source, `passes` times; in each pass a thread block takes another part."""
+    blocks = tl.num_programs(0)
+    total = tl.zeros((BLOCK_N,), tl.int32)
+    for turn in tl.range(0, passes):
+        block = (tl.program_id(0) + turn * 7919) % blocks
+        places = block.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+        total += tl.load(source_ptr + places, mask=places < count, other=0, cache_modifier=".cg")
+    answer = tl.max(total)
+    if answer == 2147483647:  # never so, but the compiler cannot know: without a use the loads would go away
+        tl.store(sink_ptr, answer)
+
+
+def read(source: Any, sink: Any, *, block_n: int, warps: int, passes: int = 1) -> None:
+    """Read `source` (int32, below 2**31 / passes) `passes` times and write nothing."""
+    count = source.numel()
+    launch(_read, (triton.cdiv(count, block_n),), source, sink, count, passes, BLOCK_N=block_n, warps=warps, stages=1)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _stream(source_ptr, sink_ptr, chunks, BLOCK_N: tl.constexpr):
+    """Each thread block reads `chunks` chunks, one after another, every num_programs-th of the source."""
+    total = tl.zeros((BLOCK_N,), tl.int32)
+    for turn in tl.range(0, chunks):
+        chunk = (tl.program_id(0) + turn * tl.num_programs(0)).to(tl.int64)
+        total += tl.load(source_ptr + chunk * BLOCK_N + tl.arange(0, BLOCK_N))
+    answer = tl.max(total)
+    if answer == 2147483647:  # as in _read
+        tl.store(sink_ptr, answer)
+
+
+def stream(source: Any, sink: Any, *, blocks: int, block_n: int, warps: int) -> int:
+    """Read `source` (int32) with a fixed number of thread blocks, block_n elements each at a time; the bytes read."""
+    chunks = int(source.numel()) // (blocks * block_n)
+    launch(_stream, (blocks,), source, sink, chunks, BLOCK_N=block_n, warps=warps, stages=1)
+    return 4 * chunks * blocks * block_n
+
+
+@triton.jit
+def _fill(target_ptr, count, value, BLOCK_N: tl.constexpr):
+    places = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tl.store(target_ptr + places, tl.full((BLOCK_N,), 0, tl.int32) + value, mask=places < count)
+
+
+def fill(target: Any, value: int, *, block_n: int, warps: int) -> None:
+    """Write `value` to all of `target` (int32) and read nothing."""
+    count = target.numel()
+    launch(_fill, (triton.cdiv(count, block_n),), target, count, value, BLOCK_N=block_n, warps=warps, stages=1)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _exponentials(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    x = tl.load(values_ptr + places)
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            x = tl.exp2(-x)
+    tl.store(values_ptr + places, x)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _multiply_adds(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    x = tl.load(values_ptr + places)
+    factor = x * 0.5
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            x = tl.fma(x, factor, factor)
+    tl.store(values_ptr + places, x)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _maxima(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    x = tl.load(values_ptr + places)
+    bound = x * 0.5
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            x = tl.maximum(-x, bound)
+    tl.store(values_ptr + places, x)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _conversions(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    x = tl.load(values_ptr + places)
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            x = (x * 1.0001).to(tl.float16).to(tl.float32)
+    tl.store(values_ptr + places, x)
+
+
+def maxima(values: Any, rounds: int, *, block_n: int, warps: int) -> None:
+    """`rounds` x UNROLL dependent FP32 maxima on each of `values` (fp32, a multiple of block_n)."""
+    grid = (values.numel() // block_n,)
+    launch(_maxima, grid, values, rounds, BLOCK_N=block_n, UNROLL=UNROLL, warps=warps, stages=1)
+
+
+def conversions(values: Any, rounds: int, *, block_n: int, warps: int) -> None:
+    """`rounds` x UNROLL multiplications, each with a conversion to fp16 and back, on each of `values`."""
+    grid = (values.numel() // block_n,)
+    launch(_conversions, grid, values, rounds, BLOCK_N=block_n, UNROLL=UNROLL, warps=warps, stages=1)
+
+
+def exponentials(values: Any, rounds: int, *, block_n: int, warps: int) -> None:
+    """`rounds` x UNROLL dependent exp2 on each of `values` (fp32, a multiple of block_n)."""
+    grid = (values.numel() // block_n,)
+    launch(_exponentials, grid, values, rounds, BLOCK_N=block_n, UNROLL=UNROLL, warps=warps, stages=1)
+
+
+def multiply_adds(values: Any, rounds: int, *, block_n: int, warps: int) -> None:
+    """`rounds` x UNROLL dependent fused multiply-adds on each of `values` (fp32, a multiple of block_n)."""
+    grid = (values.numel() // block_n,)
+    launch(_multiply_adds, grid, values, rounds, BLOCK_N=block_n, UNROLL=UNROLL, warps=warps, stages=1)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _products(
+    a_ptr, b_ptr, c_ptr, rounds, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    UNROLL: tl.constexpr,
+):  # fmt: skip
+    rows, columns, steps = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    a = tl.load(a_ptr + rows[:, None] * BLOCK_K + steps[None, :])
+    b = tl.load(b_ptr + columns[:, None] * BLOCK_K + steps[None, :])
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            total = tl.dot(a, tl.trans(b), total)
+    base = c_ptr + tl.program_id(0).to(tl.int64) * BLOCK_M * BLOCK_N
+    tl.store(base + rows[:, None] * BLOCK_N + columns[None, :], total)
+
+
+def products(
+    a: Any, b: Any, c: Any, rounds: int, *, block_m: int, block_n: int, block_k: int, warps: int, unroll: int
+) -> None:
+    """`rounds` x `unroll` products of one tile pair (a: block_m x block_k, b: block_n x block_k) that stays on chip.
+
+    c (blocks, block_m, block_n) fp32 gives the grid.
+    """
+    launch(
+        _products, (c.shape[0],), a, b, c, rounds, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k, UNROLL=unroll,
+        warps=warps, stages=1,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["steps"])
+def _chase(next_ptr, sink_ptr, steps):
+    place = tl.load(next_ptr)
+    for _ in tl.range(0, steps):
+        place = tl.load(next_ptr + place)
+    tl.store(sink_ptr, place)
+
+
+def chase(ring: Any, sink: Any, steps: int) -> None:
+    """Follow `steps` links of `ring` (int32 or int64: each element holds the place of the next), one after another."""
+    launch(_chase, (1,), ring, sink, steps, warps=1, stages=1)
+
+
+@triton.jit
+def _nothing(sink_ptr):
+    if tl.program_id(0) < 0:
+        tl.store(sink_ptr, 0)
+
+
+def nothing(sink: Any, *, blocks: int, warps: int) -> None:
+    """Start `blocks` thread blocks that end at once."""
+    launch(_nothing, (blocks,), sink, warps=warps, stages=1)
