@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from architectures.quantity import Number
-from architectures.topk import ALGORITHMS, Algorithm, Work
+from architectures.topk import ALGORITHMS, Algorithm, Work, expected_on_softmax
 from einsum.errors import SpecError, nearest
 from einsum.evaluation import Value
 
@@ -125,6 +125,8 @@ class EvaluatedSelector:
     algorithm: Algorithm
     parallelism: Number
     pass_cycles: Number
+    score_deviation: Number | None
+    value_bits: Number
     fifo_rows: Number
     clock_hz: Number
     compare_energy_j: Number
@@ -136,7 +138,9 @@ class EvaluatedSelector:
         return self.fifo_rows * self.parallelism
 
     def work(self, n: ArrayLike, k: ArrayLike) -> Work:
-        """Mean work to select the k largest of n distinct values; the arguments broadcast with the engine's numbers."""
+        """Mean work to select the k largest of n values; the arguments broadcast with the engine's numbers."""
+        if self.algorithm == "quick-select" and self.score_deviation is not None:
+            return expected_on_softmax(n, k, self.parallelism, self.pass_cycles, self.score_deviation, self.value_bits)
         return ALGORITHMS[self.algorithm](n, k, self.parallelism, self.pass_cycles)
 
 

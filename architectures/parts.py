@@ -26,6 +26,7 @@ from architectures.quantity import (
     DURATION,
     ENERGY,
     FREQUENCY,
+    POSITIVE,
     SIZE,
     Area,
     Bandwidth,
@@ -35,6 +36,7 @@ from architectures.quantity import (
     Energy,
     Frequency,
     Number,
+    Positive,
     Quantity,
     Size,
 )
@@ -191,6 +193,11 @@ class Selector(Part):
     """Values that it compares in a cycle (for a sorter: compare-exchange elements)."""
     pass_cycles: Cycles = Expression.parse(0)
     """Cycles of each pass besides those of its values: the pipeline of comparators and zero eliminators drains."""
+    score_deviation: Positive | None = None
+    """The values are probabilities: the softmax of normal scores with this standard deviation. All values differ when
+    omitted."""
+    value_bits: Count = Expression.parse(12)
+    """Bits of such a probability; equal ones leave quick-select together."""
     fifo_rows: Count | None = None
     """Rows of so many values as it compares at once that its FIFOs hold; unbounded when omitted."""
     clock: Frequency | None = None
@@ -207,6 +214,8 @@ class Selector(Part):
             algorithm=self.algorithm,
             parallelism=COUNT.evaluate(self.parallelism, env, "parallelism"),
             pass_cycles=CYCLES.evaluate(self.pass_cycles, env, "pass_cycles"),
+            score_deviation=optional(POSITIVE, self.score_deviation, env, "score_deviation"),
+            value_bits=COUNT.evaluate(self.value_bits, env, "value_bits"),
             fifo_rows=_given(COUNT, self.fifo_rows, env, "fifo_rows", float("inf")),
             clock_hz=_given(FREQUENCY, self.clock, env, "clock", clock_hz),
             compare_energy_j=ENERGY.evaluate(self.compare_energy, env, "compare_energy"),

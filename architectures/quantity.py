@@ -98,6 +98,7 @@ ENERGY = Quantity("j", "an energy", zero=True)
 AREA = Quantity("m2", "an area", zero=True)
 COUNT = Quantity("count", "a whole number", whole=True)
 CYCLES = Quantity("count", "a number of cycles", zero=True)
+POSITIVE = Quantity("count", "a number")
 
 Size = Annotated[Expression, SIZE]
 Bandwidth = Annotated[Expression, BANDWIDTH]
@@ -107,3 +108,4 @@ Energy = Annotated[Expression, ENERGY]
 Area = Annotated[Expression, AREA]
 Count = Annotated[Expression, COUNT]
 Cycles = Annotated[Expression, CYCLES]
+Positive = Annotated[Expression, POSITIVE]

@@ -140,6 +140,52 @@ def _expected(n: int, k: int, parallelism: int) -> tuple[float, float, float]:
     return float(expected.sum()), float(expected @ size), float(expected @ -(-size // parallelism))
 
 
+def expected_on_values(values: ArrayLike, k: int, parallelism: int) -> tuple[float, float, float]:
+    """Mean (passes, candidates, rows of `parallelism` candidates) to find the k largest of given values, (n,).
+
+    Exact over the pivots. Equal values form groups, sorted from the largest. The groups a..b around the k-th value,
+    with W values together, are a pass of their own if the groups beside them, of u and v values, give pivots before any
+    inside does: with probability uv / (W+u+v) x (1 / (W+u) + 1 / (W+v)), u / (W+u) if only one exists, and 1 for all.
+    """
+    candidates = np.asarray(values, dtype=np.float64)
+    _check_sizes(candidates.size, k, parallelism)
+    counts = np.unique(-candidates, return_counts=True)[1].astype(np.float64)
+    upto = np.concatenate([[0.0], np.cumsum(counts)])
+    target = int(np.searchsorted(upto[1:], k))
+    first, last = np.arange(target + 1)[:, np.newaxis], np.arange(target, counts.size)[np.newaxis, :]
+    size = upto[last + 1] - upto[first]
+    left, right = np.where(first > 0, counts[first - 1], 0.0), np.append(counts[1:], 0.0)[last]
+    both = left * right / (size + left + right) * (1 / (size + left) + 1 / (size + right))
+    one = np.maximum(left, right) / (size + np.maximum(left, right))
+    alone = (first == 0).astype(np.float64) + (last == counts.size - 1)
+    chance = np.where(alone == 0, both, np.where(alone == 1, one, 1.0))
+    return float(chance.sum()), float((chance * size).sum()), float((chance * np.ceil(size / parallelism)).sum())
+
+
+def expected_on_softmax(
+    n: ArrayLike, k: ArrayLike, parallelism: ArrayLike, pass_cycles: ArrayLike, deviation: ArrayLike, bits: ArrayLike,
+    draws: int = 8,
+) -> Work:  # fmt: skip
+    """Mean work to find the k largest probabilities of n, where equal ones leave the race together.
+
+    The probabilities are the softmax of n normal scores of a standard deviation, rounded to so many bits; the mean is
+    over the pivots, exactly, and over some draws of the scores (seed 0).
+    """
+    arguments = (n, k, parallelism, deviation, bits, pass_cycles)
+    spread = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in arguments))
+    cases, place = np.unique(np.stack(spread[:5], axis=-1).reshape(-1, 5), axis=0, return_inverse=True)
+    found = []
+    for size, rank, width, sigma, levels in cases:
+        rng = np.random.default_rng(0)
+        scores = [sigma * rng.standard_normal(int(size)) for _ in range(draws if size else 0)]
+        drawn = [np.round(_softmax(each) * 2**levels) for each in scores]
+        works = [expected_on_values(values, int(rank), int(width)) for values in drawn]
+        found.append(np.mean(works, axis=0) if works else np.zeros(3))
+    table = np.array(found)[place.reshape(-1)].reshape(*spread[0].shape, 3)
+    passes, candidates, rows = np.moveaxis(table, -1, 0)
+    return Work(passes, candidates, rows + passes * spread[5])
+
+
 def batcher_comparators(n: ArrayLike) -> Array:
     """Compare-exchanges of Batcher's odd-even merge sort of n values, n rounded up to a power of two.
 

@@ -82,6 +82,7 @@ def lower_trace(
         wrong: NDArray[np.bool_] = np.asarray(error.wrong.any(axis=0))
         trace.refuse(wrong[rows.first] | wrong[rows.other], error.sentence.replace("{", "{{").replace("}", "}}"))
         raise
+    rows.merge(same_classes(steps))
     phases = [
         Phase(
             name,
@@ -181,8 +182,8 @@ class _Rows:
         self.kinds = len(self.example)
         shared = bool((self.queries > 1).any())
         self.classes = self.kinds * 2 if shared else self.kinds
-        self.first = kind.reshape(-1)
-        self.other = self.first + self.kinds if shared else self.first
+        self.first: NDArray[np.intp] = kind.reshape(-1)
+        self.other: NDArray[np.intp] = self.first + self.kinds if shared else self.first
 
     def _environment(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self.given, **{name: np.asarray(cells)[np.newaxis, :] for name, cells in columns.items()}}

@@ -209,7 +209,13 @@ class StageLowering:
 def _engine_work(engine: EvaluatedSelector, source: Array, keep: Array) -> tuple[Array, Array]:
     """Mean cycles and candidates of selections, (points, classes); 0 where there is nothing to select from."""
     shape = np.broadcast_shapes(source.shape, np.shape(column(engine.parallelism)))
-    engine = replace(engine, parallelism=column(engine.parallelism), pass_cycles=column(engine.pass_cycles))
+    engine = replace(
+        engine,
+        parallelism=column(engine.parallelism),
+        pass_cycles=column(engine.pass_cycles),
+        score_deviation=None if engine.score_deviation is None else column(engine.score_deviation),
+        value_bits=column(engine.value_bits),
+    )
     work = engine.work(source, np.maximum(keep, 1.0))
     runs = np.broadcast_to(source > 0, shape)
     return np.where(runs, work.cycles, 0.0), np.where(runs, work.candidates, 0.0)
