@@ -270,9 +270,7 @@ class _Builder:
             )
             free = {loop: extent for loop, extent in extents.items() if loop not in (coupling.row, coupling.column)}
             return Program(loops, arrays, caps, free)
-        if all(sum(abs(v) for v in row) == 1 for array in arrays for row in array.index):
-            return Program(loops, arrays, (((), 1.0),), extents)
-        return Program(loops, arrays, fiber_caps(loops, extents), {})
+        return fiber_caps(Program(loops, arrays, (((), 1.0),), extents))
 
 
 def _term(inequality: Inequality, program: Program) -> Term:

@@ -14,7 +14,7 @@ accepted only when the conditions hold in exact rational arithmetic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from math import comb, log, prod
@@ -22,7 +22,7 @@ from math import comb, log, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.lattice import Space, closure, kernel, rank_on
+from bounds.lattice import closure, kernel, rank_on
 
 Floats = NDArray[np.float64]
 MOST_SUBSPACES = 120
@@ -92,34 +92,34 @@ def inequalities(program: Program) -> tuple[Inequality, ...]:
 def _conditions(
     program: Program, loops: tuple[str, ...], free: tuple[str, ...]
 ) -> tuple[list[list[int]], list[int]] | None:
-    """Rows (ranks of arrays and of capped loops on H) and dimensions of H, or None when the lattice does not close."""
-    columns = [program.loops.index(loop) for loop in loops]
-    maps = [[[row[c] for c in columns] for row in array.index] for array in program.arrays]
-    spaces: list[Space]
-    if all(_projective(rows) for rows in maps):
-        spaces = [
-            kernel([[int(a == b) for b in range(len(loops))] for a in range(len(loops)) if a != c], len(loops))
-            for c in range(len(loops))
-        ]
-    else:
-        singles = [[[int(a == loops.index(loop)) for a in range(len(loops))]] for loop in free]
-        closed = closure([kernel(rows, len(loops)) for rows in [*maps, *singles]], len(loops), MOST_SUBSPACES)
-        if closed is None:
+    """Rows (ranks of arrays and of capped loops on H) and dimensions of H, or None when a lattice does not close.
+
+    Loops that no dimension ties together form blocks; the maps are block diagonal, so that each block's subspaces do.
+    """
+    matrix: list[list[int]] = []
+    dims: list[int] = []
+    for block in blocks(loops, program):
+        columns = [program.loops.index(loop) for loop in block]
+        maps = [[[row[c] for c in columns] for row in array.index] for array in program.arrays]
+        axes = {loop: [[int(loop == other) for other in block]] for loop in block}
+        single = [axes[loop] if loop in block else [] for loop in free]
+        generators = [kernel(rows, len(block)) for rows in [*maps, *(rows for rows in single if rows)]]
+        spaces = closure(generators, len(block), MOST_SUBSPACES)
+        if spaces is None:
             return None
-        spaces = closed
-    matrix = [
-        [rank_on(rows, space) for rows in maps]
-        + [rank_on([[int(a == loops.index(loop)) for a in range(len(loops))]], space) for loop in free]
-        for space in spaces
-    ]
-    return matrix, [len(space) for space in spaces]
+        matrix += [[rank_on(rows, space) for rows in [*maps, *single]] for space in spaces]
+        dims += [len(space) for space in spaces]
+    return matrix, dims
 
 
-def _projective(rows: list[list[int]]) -> bool:
-    used = [row for row in rows if any(row)]
-    return all(sorted(row)[-1] == 1 == sum(map(abs, row)) for row in used) and len({tuple(r) for r in used}) == len(
-        used
-    )
+def blocks(loops: tuple[str, ...], program: Program) -> list[tuple[str, ...]]:
+    """The loops in groups that some array's dimension ties together."""
+    found: list[set[str]] = [{loop} for loop in loops]
+    for row in (row for array in program.arrays for row in array.index):
+        tied = {loop for loop in loops if row[program.loops.index(loop)]}
+        touched = [group for group in found if group & tied]
+        found = [group for group in found if group not in touched] + [set().union(*touched)] * bool(touched)
+    return [tuple(loop for loop in loops if loop in group) for group in found]
 
 
 def _corners(matrix: list[list[int]], dims: list[int], size: int) -> list[tuple[Fraction, ...]]:
@@ -162,10 +162,12 @@ def _by_programs(a: Floats, b: Floats, directions: int = 60) -> Floats:
     return np.array([result.x for result in solved if result.status == 0]).reshape(-1, a.shape[1])
 
 
-def fiber_caps(loops: tuple[str, ...], extents: dict[str, float]) -> tuple[tuple[tuple[str, ...], float], ...]:
-    """Caps of a full box: every set of loops, capped by the product of its extents (for affine index maps)."""
-    return tuple(
-        (chosen, float(prod(extents[loop] for loop in chosen)))
-        for count in range(len(loops) + 1)
-        for chosen in combinations(loops, count)
+def fiber_caps(program: Program) -> Program:
+    """The program with a cap for every set of loops that dimensions tie together, in place of exponents for them."""
+    tied = [loop for block in blocks(program.loops, program) if len(block) > 1 for loop in block]
+    caps = tuple(
+        (chosen, float(prod(program.extents[loop] for loop in chosen)))
+        for count in range(len(tied) + 1)
+        for chosen in combinations(tied, count)
     )
+    return replace(program, caps=caps, extents={k: v for k, v in program.extents.items() if k not in tied})

@@ -86,7 +86,7 @@ class ProductTiling:
         total: Floats = np.zeros(())
         for k, access in enumerate(self.accesses):
             own = tuple(loop for loop in access.loops if loop in order.loops)
-            visits = prod((self._count(loop, tile) for loop in order.repeats(own, k)), start=np.ones((), np.int64))
+            visits = self._visits(order, own, k, tile)
             size = prod((self._summed(terms, tile) for terms in access.dimensions), start=np.ones((), np.int64))
             moved = size * visits if k + 1 < len(self.accesses) else size * (2 * visits - 1)
             total = total + moved * self.widths[k]
@@ -99,6 +99,17 @@ class ProductTiling:
             size = prod((distinct_values(terms, tile) for terms in access.dimensions), start=np.ones((), np.int64))
             total = total + (np.minimum(size, 1) if k == order.streamed else size) * self.widths[k]
         return np.asarray(total)
+
+    def _visits(self, order: Order, own: tuple[str, ...], array: int, tile: dict[str, Ints]) -> Ints:
+        """How often each element is loaded: the trips of loops that move a later loop of the array's own."""
+        visits = np.ones((), np.int64)
+        for place, loop in enumerate(order.loops):
+            if loop in own:
+                continue
+            later = [self._count(other, tile) > 1 for other in order.loops[place + 1 :] if other in own]
+            moved = np.any(np.broadcast_arrays(*later), axis=0) if later else np.zeros((), bool)
+            visits = visits * np.where(moved | (array == order.streamed), self._count(loop, tile), 1)
+        return visits
 
     def _count(self, loop: str, tile: dict[str, Ints]) -> Ints:
         return np.asarray(-(-self.extents[loop] // tile[loop]))

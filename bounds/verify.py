@@ -86,21 +86,21 @@ def _constant(program: Record, inequality: Record) -> float:
 
 
 def _holds(program: Record, inequality: Record) -> None:
-    """The rank conditions on every subspace of the kernels' lattice, in exact arithmetic."""
-    loops = [loop for loop in program["loops"] if loop not in inequality["capped"]]
-    columns = [program["loops"].index(loop) for loop in loops]
-    axes = {loop: [[Fraction(loop == other) for other in loops]] for loop in loops}
-    used = [(a["index"], inequality["s"].get(name, 0)) for name, a in program["arrays"].items() if a["index"]]
-    pairs = [([[Fraction(row[c]) for c in columns] for row in index], Fraction(e)) for index, e in used]
-    pairs += [(axes[loop], Fraction(e)) for loop, e in inequality["t"].items()]
-    _require(all(e >= 0 for _, e in pairs), "negative exponent")
-    if all(sum(map(abs, row)) <= 1 for rows, _ in pairs for row in rows):
-        spaces = [_echelon(axes[loop]) for loop in loops]
-    else:
-        spaces = _lattice([_kernel(rows, len(loops)) for rows, _ in pairs], len(loops))
-    for space in spaces:
-        images = [(e, (np.array(space, object) @ np.array(rows, object).T).tolist()) for rows, e in pairs]
-        _require(sum(e * len(_echelon(image)) for e, image in images) >= len(space), "rank condition")
+    """The rank conditions on every subspace of the kernels' lattice of each block of loops that dimensions tie."""
+    loops = [k for k, loop in enumerate(program["loops"]) if loop not in inequality["capped"]]
+    pairs = [(a["index"], Fraction(inequality["s"].get(name, 0))) for name, a in program["arrays"].items()]
+    powers = {program["loops"].index(loop): Fraction(e) for loop, e in inequality["t"].items()}
+    _require(all(e >= 0 for e in [*powers.values(), *(e for _, e in pairs)]), "negative exponent")
+    blocks = [{k} for k in loops]
+    for row in (row for index, _ in pairs for row in index):
+        tied = [block for block in blocks if any(row[k] for k in block)]
+        blocks = [block for block in blocks if block not in tied] + [set().union(*tied)]
+    for block in map(sorted, filter(None, blocks)):
+        maps = [([[Fraction(row[k]) for k in block] for row in index], e) for index, e in pairs if index]
+        maps += [([[Fraction(k == loop) for k in block]], e) for loop, e in powers.items() if loop in block]
+        for space in _lattice([_kernel(rows, len(block)) for rows, _ in maps], len(block)):
+            images = [(e, (np.array(space, object) @ np.array(rows, object).T).tolist()) for rows, e in maps]
+            _require(sum(e * len(_echelon(image)) for e, image in images) >= len(space), "rank condition")
 
 
 def _echelon(rows: Rows) -> Rows:

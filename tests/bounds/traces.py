@@ -113,7 +113,7 @@ def statement_traces(
     """Orders of one statement: random tiles, a random order of the loops between tiles and inside them."""
     loops = statement.loops
     extents = [problem.extents[loop] for loop in loops]
-    address = [_address(access, loops) for access in (*statement.operands, statement.output)]
+    address = word_addresses(statement)
     traces = []
     points = np.array(list(np.ndindex(*extents)))
     for _ in range(count):
@@ -123,6 +123,11 @@ def statement_traces(
         ordered = points[np.lexsort(keys)]
         traces.append([(tuple(a(p) for a in address[:-1]), address[-1](p)) for p in map(tuple, ordered.tolist())])
     return traces
+
+
+def word_addresses(statement: Statement) -> list[Callable[[tuple[int, ...]], Word]]:
+    """For each operand, then the output: the word that a point of the loops touches."""
+    return [_address(access, statement.loops) for access in (*statement.operands, statement.output)]
 
 
 def _address(access, loops: Sequence[str]) -> Callable[[tuple[int, ...]], Word]:

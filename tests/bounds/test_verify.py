@@ -1,0 +1,104 @@
+"""The verifier accepts what the engine certifies, refuses what was tampered with, and stands alone."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bounds.attention_schedules import Heads
+from bounds.engine import lower_bound
+from bounds.pattern import Intervals
+from bounds.verify import verify
+from tests.bounds.cases import attention_problem, random_case
+from tests.bounds.test_soundness import product, product_problem
+
+HEADS = Heads(Intervals.band(2048, 2048, None, 0), 64, 32)
+
+
+def certificate(memory: float, label: str = "recompute-safe") -> dict:
+    return lower_bound(attention_problem(HEADS), np.array([memory]), label).certificates[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_certificates_survive_json_and_are_accepted(seed: int) -> None:
+    memory = np.array([6.0, 15.0, 50.0, 200.0])
+    for problem in (attention_problem(random_case(seed).heads), product_problem(np.random.default_rng(seed))):
+        for label in ("recompute-safe", "no-recompute"):
+            found = lower_bound(problem, memory, label)
+            for words, record in zip(found.words, found.certificates, strict=True):
+                assert verify(json.loads(json.dumps(record))) == pytest.approx(words)
+
+
+@pytest.mark.parametrize("memory", [500.0, 3 * 64**2.0, 40000.0])
+def test_a_larger_claim_is_refused(memory: float) -> None:
+    record = deepcopy(certificate(memory))
+    record["value"] *= 1.01
+    with pytest.raises(ValueError, match="claims"):
+        verify(record)
+
+
+def tampered(change) -> dict:
+    record = deepcopy(certificate(40000.0))
+    assert record["theorem"] == "fused segments"
+    change(record)
+    return record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r["modes"][0]["inequalities"][0]["outer"]["s"].update({"O": "1/3", "V": "1/3"}),
+        lambda r: [one["inner"]["s"].update({"K*": "1/2"}) for one in r["modes"][0]["inequalities"] if "inner" in one],
+        lambda r: r["segment"].update(full=r["segment"]["full"] + 1),
+        lambda r: r["modes"][0]["mixtures"].update(later=[2.0] * len(r["modes"][0]["mixtures"]["later"])),
+        lambda r: r.update(memory_words=r["memory_words"] * 2),
+        lambda r: [one["outer"].update(capped=["nothing"]) for one in r["modes"][0]["inequalities"]],
+    ],
+    ids=["exponents", "inner exponents", "one more segment", "weights", "memory", "unknown cap"],
+)
+def test_tampering_is_refused(change) -> None:
+    with pytest.raises(ValueError, match="refused"):
+        verify(tampered(change))
+
+
+def test_a_joint_bound_outside_its_range_is_refused() -> None:
+    record = deepcopy(certificate(500.0))
+    assert record["theorem"] == "joint statements"
+    record["fiber"] = 1.0
+    with pytest.raises(ValueError, match="recomputing pays"):
+        verify(record)
+    record = deepcopy(certificate(500.0))
+    record["spread"] *= 0.9
+    with pytest.raises(ValueError, match="eigenvalue"):
+        verify(record)
+
+
+def test_affine_conditions_are_rechecked() -> None:
+    record = lower_bound(product(100, 100, 100), np.array([50.0])).certificates[0]
+    changed = json.loads(json.dumps(record))
+    changed["modes"][0]["statement"]["arrays"]["A"]["index"] = [[1, 1, 0]]
+    with pytest.raises(ValueError, match="rank condition"):
+        verify(changed)
+
+
+def test_the_verifier_is_short_and_imports_nothing_of_the_house() -> None:
+    source = Path(inspect.getsourcefile(verify) or "").read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 150
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported & {"bounds", "einsum", "mappings", "scipy"}
