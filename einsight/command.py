@@ -16,7 +16,12 @@ COMMANDS = {
     "show": "Show and draw a cascade, an architecture, a mapping or a workload.",
     "passes": "Count the passes that a cascade must make over each rank.",
     "simulate": "Simulate a cascade on an architecture: time, traffic, utilization, energy.",
+    "bounds": "Bound the traffic that any schedule of a cascade must do.",
+    "measure": "Time kernels on the GPU of this machine.",
+    "calibrate": "Measure what the GPU of this machine can do.",
     "run": "Run an experiment file: many simulations, tables and figures.",
+    "sweep": "Evaluate many design points from a YAML file and store every one.",
+    "report": "Write the results of a sweep as one HTML page.",
 }
 """Subcommand -> its line in `einsight --help`. The module of the same name in `einsight.commands` holds `command`."""
 

@@ -1,0 +1,200 @@
+"""From a sweep to its study: descriptions loaded, every name checked, quantities and constraints sorted out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from architectures import Architecture
+from einsum.cascade import Cascade
+from einsum.errors import EinsightError, SpecError, nearest
+from einsum.expressions import Expression
+from explorer.identity import model_version, models_digest
+from explorer.points import Cells
+from explorer.space import Inputs, Space, take
+from explorer.study import Combination, Models, Study, combination, quantities, simulated
+from explorer.sweep import MODELS, Objective, Quantity, Sweep
+from mappings import Mapping as Plan
+from workloads import Workload
+
+PROBES = 4
+"""Points of each combination that are simulated at most to see which results there are."""
+
+
+def input_constraints(sweep: Sweep) -> tuple[Expression, ...]:
+    """The constraints that inputs alone decide."""
+    known = set(sweep.input_names())
+    return tuple(condition for condition in sweep.constraints if condition.names <= known)
+
+
+def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, ...]]:
+    """The study of a sweep, and its objectives; `candidates` are some of its points, which show the results there are.
+
+    Raises SpecError for unknown descriptions, variables, results and quantities, with the nearest name.
+    """
+    constants = sweep.fixed()
+    models = {chosen: _load(chosen) for chosen in _combinations(sweep.space(), constants)}
+    objectives = sweep.objectives
+    columns = dict(sweep.columns)
+    if not columns:
+        columns = _usual_columns(models.values())
+        objectives = objectives or (Objective(minimize="latency_s"), Objective(minimize="energy_j"))
+    for objective in objectives:
+        if objective.name not in columns and objective.name not in sweep.space().names:
+            columns[objective.name] = _result(objective.name)
+    conditions = tuple(condition for condition in sweep.constraints if condition not in input_constraints(sweep))
+    study = Study(models, constants, sweep.space().names, columns, conditions, sweep.fidelity, model_version())
+    for chosen in models:
+        _check_variables(study, chosen)
+    study = _checked(study, candidates, usual=not sweep.columns)
+    _check_objectives(study, candidates, objectives)
+    return study, objectives
+
+
+def _combinations(space: Space, constants: Mapping[str, Any]) -> list[Combination]:
+    """All combinations of descriptions in the space."""
+    axes = Space(tuple(axis for axis in space.axes if set(axis.names) & set(MODELS)))
+    if not axes.axes:
+        return [combination(constants)]
+    inputs = axes.grid(np.arange(axes.size))
+    rows = zip(*(inputs[name].tolist() for name in axes.names), strict=True)
+    return list(dict.fromkeys(combination({**constants, **dict(zip(axes.names, row, strict=True))}) for row in rows))
+
+
+def _load(chosen: Combination) -> Models:
+    cascade_name, architecture_name, mapping_name, workload_name, end_to_end = chosen
+    mapping = Plan.load(str(mapping_name))
+    cascade_name = cascade_name or mapping.header.cascade
+    architecture_name = architecture_name or mapping.header.architecture
+    for kind, name in (("cascade", cascade_name), ("architecture", architecture_name)):
+        if name is None:
+            raise SpecError(f"the mapping '{mapping_name}' names no {kind}, so one has to be given")
+    cascade = Cascade.load(Path(str(cascade_name)) if _is_path(cascade_name) else str(cascade_name))
+    architecture = Architecture.load(str(architecture_name))
+    workload = None if workload_name is None else Workload.load(str(workload_name))
+    digest = models_digest(cascade, architecture, mapping, workload, bool(end_to_end))
+    return Models(cascade, architecture, mapping, workload, bool(end_to_end), digest)
+
+
+def _is_path(name: Any) -> bool:
+    return Path(str(name)).suffix in (".yaml", ".yml")
+
+
+def _usual_columns(models: Iterable[Models]) -> dict[str, Quantity]:
+    """Time, energy, area, traffic of each memory, utilization of each unit, and what bounds them."""
+    names = ["latency_s", "energy_j", "area_mm2"]
+    for model in models:
+        for level in model.architecture.memories:
+            names += [f"traffic_bytes.{level}.total.read", f"traffic_bytes.{level}.total.write"]
+        names += [f"utilization.{unit}" for unit in model.architecture.units]
+    names.append("bound_by")
+    return {name: _result(name) for name in dict.fromkeys(names)}
+
+
+_DIMENSIONS = {"latency_s": "s", "energy_": "j", "traffic_bytes.": "bytes", "utilization": "fraction"}
+
+
+def _result(name: str) -> Quantity:
+    """A result of the simulator as a quantity; how its name begins says what it is measured in."""
+    dimension = next((unit for start, unit in _DIMENSIONS.items() if name.startswith(start)), "count")
+    return Quantity(value=Expression.parse(name), dimension=dimension)
+
+
+def _check_variables(study: Study, chosen: Combination) -> None:
+    """Raise SpecError for a variable that the descriptions of a combination do not have."""
+    from simulator.simulate import design
+
+    models = study.models[chosen]
+    known = design(models.cascade, models.architecture, models.mapping, models.workload).known_names()
+    for name in (*study.varying, *study.constants):
+        if name not in known and name not in MODELS:
+            shown = ", ".join(str(value) for value in chosen if isinstance(value, str))
+            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}; no description in {shown} has it")
+
+
+def _checked(study: Study, candidates: Inputs, usual: bool) -> Study:
+    """The study with the results that each combination lacks; SpecError for names that no combination has."""
+    found = {chosen: _probe(study, chosen, candidates) for chosen in study.models}
+    results = {name for known in found.values() if known for name in known}
+    complete = all(known is not None for known in found.values())
+    if complete:
+        columns = study.columns if not usual else {
+            name: column for name, column in study.columns.items() if column.value.names <= results
+        }
+        study = replace(study, columns=columns)
+        _check_expressions(study, results)
+    models = {
+        chosen: models if (known := found[chosen]) is None else replace(models, missing=_missing(study, set(known)))
+        for chosen, models in study.models.items()
+    }
+    return replace(study, models=models)
+
+
+def _matching(study: Study, chosen: Combination, candidates: Inputs) -> Sequence[Inputs]:
+    """A few of the candidates, one by one, that belong to a combination."""
+    places = dict(study.combinations(candidates)).get(chosen)
+    if places is None:
+        return []
+    spread = np.unique(np.linspace(0, len(places) - 1, PROBES).astype(int))
+    return [take(candidates, places[place : place + 1]) for place in spread.tolist()]
+
+
+def _probe(study: Study, chosen: Combination, candidates: Inputs) -> dict[str, Cells] | None:
+    """The results at a point of a combination; None when none of those tried can be simulated."""
+    for inputs in _matching(study, chosen, candidates):
+        try:
+            return simulated(replace(study, fidelity="analytic"), chosen, inputs)
+        except EinsightError:
+            continue
+    return None
+
+
+def _check_expressions(study: Study, results: set[str]) -> None:
+    inputs = {*study.varying, *(name for name, value in study.constants.items() if value is not None)}
+    known = inputs | results
+    for name, column in study.columns.items():
+        if name in results and column.value.names != {name}:
+            raise SpecError(f"'{name}' is a result of the simulator already; choose another name", key="columns")
+        _check_names(column.value, known, f"columns.{name}")
+        known.add(name)
+    for condition in study.conditions:
+        _check_names(condition, known, "constraints")
+
+
+def _check_names(expression: Expression, known: set[str], key: str) -> None:
+    for name in sorted(expression.names - known):
+        if name == "area_mm2":
+            raise SpecError("the area is not known: the architecture does not give that of every part", key=key)
+        raise SpecError(f"unknown input or result '{name}' in '{expression}'{nearest(name, known)}", key=key)
+
+
+def _missing(study: Study, results: set[str]) -> frozenset[str]:
+    """Names in quantities and constraints that a combination does not have, and the quantities that need them."""
+    known = {*study.varying, *study.constants, *results}
+    missing: set[str] = set()
+    for name, column in study.columns.items():
+        if column.value.names <= known:
+            known.add(name)
+        else:
+            missing.add(name)
+    used = {name for condition in study.conditions for name in condition.names}
+    return frozenset(missing | (used - known))
+
+
+def _check_objectives(study: Study, candidates: Inputs, objectives: Sequence[Objective]) -> None:
+    """Raise SpecError for an objective that is text."""
+    for chosen in study.models:
+        for inputs in _matching(study, chosen, candidates):
+            try:
+                values, _ = quantities(study, chosen, inputs, 1)
+            except EinsightError:
+                continue
+            values |= inputs
+            for objective in objectives:
+                if objective.name in values and values[objective.name].dtype.kind not in "biuf":
+                    raise SpecError(f"'{objective.name}' is text and cannot be an objective", key="objectives")
+            return
