@@ -48,6 +48,10 @@ class Run(Part):
     """Library name or file."""
     workload: str | list[str] | None = None
     """Library name or file."""
+    trace_file: str | list[str] | None = None
+    """Per-head trace (CSV) of a run, beside the experiment; the mapping is then a pipeline of stages."""
+    label: str | None = None
+    """What the points are called in the input `run`, where runs differ in several settings."""
     end_to_end: bool | list[bool] = False
     """Whether the linear layers around attention are included."""
     fidelity: Literal["analytic", "event"] = "analytic"
@@ -56,8 +60,9 @@ class Run(Part):
     """Values of variables of workload, mapping, cascade or architecture."""
 
     def models(self) -> Iterator[dict[str, Any]]:
-        """The combinations of cascade, architecture, mapping, workload and scope."""
-        names = ("cascade", "architecture", "mapping", "workload", "end_to_end")
+        """The combinations of cascade, architecture, mapping, workload and scope, and of traces where there are any."""
+        names = ["cascade", "architecture", "mapping", "workload", "end_to_end"]
+        names += [name for name in ("trace_file",) if getattr(self, name) is not None]
         fields = [value if isinstance(value := getattr(self, name), list) else [value] for name in names]
         for values in product(*fields):
             yield dict(zip(names, values, strict=True))
@@ -140,7 +145,7 @@ class Experiment(Part):
 
     def check_names(self) -> None:
         """Raise SpecError where a table, a figure or the reference names a column that is not there."""
-        inputs = {name for run in self.runs for name in (*next(run.models()), *run.settings)}
+        inputs = {name for run in self.runs for name in (*next(run.models()), *run.settings)} | set(self.extra_inputs())
         clash = inputs & self.columns.keys()
         if clash:
             raise SpecError(f"'{min(clash)}' is an input already", key="columns")
@@ -161,6 +166,11 @@ class Experiment(Part):
         if self.reference:
             _check(self.reference.keys, inputs, "reference.keys")
             _check(self.reference.columns, self.columns, "reference.columns")
+
+    def extra_inputs(self) -> tuple[str, ...]:
+        """Inputs that only some experiments have: `trace_file` and `run`."""
+        extra = {"trace_file": "trace_file", "run": "label"}
+        return tuple(name for name, field in extra.items() if any(getattr(run, field) for run in self.runs))
 
     def label(self, value: Any) -> str:
         """How the value of an input is written in tables and figures."""
@@ -226,10 +236,22 @@ def _simulate(experiment: Experiment, run: Run, models: Mapping[str, Any], setti
 
     grid = run.grid()
     count = len(next(iter(grid.values()), [None]))
-    result = simulate(**models, settings=grid, fidelity=run.fidelity)
-    inputs = {name: np.full(count, value, dtype=object) for name, value in models.items()}
+    if "trace_file" in models:
+        if run.end_to_end is not False:
+            raise SpecError("a trace is of attention alone; leave out end_to_end", key="end_to_end")
+        from simulator.trace_run import simulate_trace
+
+        chosen = {name: models[name] for name in ("cascade", "architecture", "mapping", "workload")}
+        result = simulate_trace(
+            experiment.folder / models["trace_file"], **chosen, settings=grid, fidelity=run.fidelity
+        )
+    else:
+        result = simulate(**models, settings=grid, fidelity=run.fidelity)
+    extra = {"trace_file": None, "run": run.label}
+    shown = {**{name: extra[name] for name in experiment.extra_inputs()}, **models}
+    inputs = {name: np.full(count, value, dtype=object) for name, value in shown.items()}
     inputs |= {name: grid.get(name, np.full(count, None)) for name in settings}
-    known = {**grid, **{name: value for name, value in models.items() if value is not None}}
+    known = {**grid, **{name: value for name, value in shown.items() if value is not None}}
     known |= flatten(result.to_dict(), count)
     columns: dict[str, Cells] = {}
     for name, column in experiment.columns.items():

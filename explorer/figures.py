@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from einsum.errors import SpecError
 from explorer.files import whole_file
 from explorer.part import Part
 from explorer.points import Cells, Points
@@ -98,18 +99,21 @@ _RING: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def _draw_panel(
-    panel: Axes, figure: Figure, y: str, points: Points, scale: float, label: Callable[[Any], str]
-) -> None:
-    places = sorted(set(points.column(figure.x).tolist()))
+def _draw_panel(panel: Axes, figure: Figure, y: str, points: Points, scale: float, label: Callable[[Any], str]) -> None:
+    places = list(dict.fromkeys(points.column(figure.x).tolist()))
+    if not all(isinstance(place, str) for place in places):
+        places.sort()
+    elif figure.kind != "bars":
+        raise SpecError(f"'{figure.x}' is text; a figure of kind bars can show it", key=f"figures.{figure.file}.x")
     series = list(dict.fromkeys(points.column(figure.series).tolist()))
     bars = figure.kind == "bars"
     width = 0.8 / len(series)
     for number, name in enumerate(series):
         chosen = points.where({figure.series: name})
-        order = np.argsort(chosen.column(figure.x).astype(float), kind="stable")
-        x = chosen.column(figure.x)[order].astype(float)
-        at = np.searchsorted(places, x) + (number - (len(series) - 1) / 2) * width if bars else x
+        place = np.array([places.index(value) for value in chosen.column(figure.x).tolist()], dtype=float)
+        order = np.argsort(place, kind="stable")
+        shift = (number - (len(series) - 1) / 2) * width
+        at = place[order] + shift if bars else chosen.column(figure.x)[order].astype(float)
         values = chosen.column(y)[order].astype(float) * scale
         color = COLORS[number % len(COLORS)]
         if bars:
