@@ -29,7 +29,8 @@ _recorder: list[Launch] | None = None
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int, stages: int, **constants: Any) -> None:
     """Run `kernel` (a `triton.jit` function) over `grid` with `warps` warps and load pipelines of `stages` stages."""
-    options = {"num_warps": warps, "num_stages": stages, **constants}
+    # Multiply-adds are fused whatever the Triton version's default.
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True, **constants}
     if _compile_only:
         kernel.warmup(*args, grid=grid, **options)
         return
@@ -67,10 +68,3 @@ def recording() -> Iterator[list[Launch]]:
         yield launches
     finally:
         _recorder = before
-
-
-def interpreting() -> bool:
-    """Whether Triton's CPU interpreter stands in for a GPU (chosen by TRITON_INTERPRET=1 before Triton is imported)."""
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)

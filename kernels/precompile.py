@@ -18,7 +18,7 @@ def precompile(cases: Iterable[Case], processes: int | None = None) -> int:
     Cases that differ only in their sizes share a kernel, unless a size decides how it is aligned. Libraries' kernels,
     whose cases have no warps, are compiled already.
     """
-    todo = list({_kernel_key(case): case for case in cases if case.warps}.values())
+    todo = list({kernel_key(case): case for case in cases if case.warps}.values())
     processes = min(processes or os.cpu_count() or 1, MAX_PROCESSES, len(todo))
     if processes < 1:
         return 0
@@ -27,7 +27,7 @@ def precompile(cases: Iterable[Case], processes: int | None = None) -> int:
         return sum(pool.imap_unordered(_fails, todo, chunksize=1))
 
 
-def _kernel_key(case: Case) -> Case:
+def kernel_key(case: Case) -> Case:
     """A small case that compiles to the same kernels."""
     alike = replace(case, batch=1)
     if case.kernel == "block_sparse" or (case.kernel == "unfused" and case.variant == ""):
