@@ -148,16 +148,23 @@ def _sum(problem: Problem, chosen: tuple[Part, ...], memory: Floats, label: str)
 
     def certify(k: int) -> Certificate:
         return certificate.of_sum(
-            theorem, left, [part.certify(k) for part in chosen], float(memory[k]), float(values[k])
+            theorem,
+            left,
+            [part.certify(k) for part in chosen if part.values[k] > 0],
+            float(memory[k]),
+            float(values[k]),
         )
 
     return Part(theorem, label, values, charged, frozenset(), certify)
 
 
 def compulsory(problem: Problem) -> dict[str, float]:
-    """Words of every input that is used and of every output: each moves at least once, whatever the algorithm."""
+    """Words of every input that is used and of every output: each moves at least once, whatever the algorithm.
+
+    An input with a version of it among the outputs is read and written.
+    """
     return {
-        value.name: value.elements * value.width
+        value.name: value.elements * value.width * (2 if value.kind == "input" and value.stored else 1)
         for value in problem.classes.values()
         if value.kind in ("input", "output") or value.stored
     }

@@ -116,7 +116,8 @@ class _Reader:
         if any(isinstance(condition, Kept) for condition in einsum.conditions):
             self.remarks.append(f"{einsum.name}: its points are known only at run time; it is left out")
             return []
-        return _flattened(einsum.body)
+        factors = [factor for factor in _flattened(einsum.body) if any(True for _ in reads(factor))]
+        return factors if len(factors) > 1 else []
 
     def _statement(self, einsum: Einsum, factors: list[Body]) -> Statement | None:
         operands: list[Access] = []
@@ -128,6 +129,10 @@ class _Reader:
                 )
                 return None
             operands += found
+        # A sum that is constant along another operand (a row's denominator) scales it: a statistic, which is ignored.
+        operands = [
+            a for a in operands if not a.needs or not any(set(a.loops) < set(other.loops) for other in operands)
+        ]
         output = self._access(einsum.output)
         reduced = [
             loop for loop in whole_ranks(self.cascade, einsum.ranks) if output is None or loop not in output.loops
@@ -214,11 +219,22 @@ class _Reader:
                 kind, stored = ("output" if final else "intermediate"), "output" in kinds
             if kind == "intermediate" and not accesses and not stored:
                 continue
-            bits = [float(b.number(self.values)) for m in members if (b := self.cascade.tensors[m].bits) is not None]
-            width = min([*bits, *([8 * self.word_bytes] if len(bits) < len(members) else [])]) / 8 / self.word_bytes
             elements = self._elements(members, accesses, kind, stored, coupling)
-            found[name] = ValueClass(name, kind, elements, width, stored, tuple(members))
+            found[name] = ValueClass(name, kind, elements, self._width(members), stored, tuple(members))
+        for tensor in self.cascade.outputs:
+            if self.classes.place(tensor.name) is None and not self.cascade.einsum(tensor.name).conditions:
+                elements = self._touched(self._whole_tensor(tensor.name), None)
+                found[tensor.name] = ValueClass(tensor.name, "output", elements, self._width([tensor.name]))
         return found
+
+    def _width(self, members: list[str]) -> float:
+        """Words of the smallest version of an element."""
+        bits = [self.cascade.tensors[member].bits for member in members]
+        sizes = [8 * self.word_bytes if b is None else float(b.number(self.values)) for b in bits]
+        return min(sizes) / 8 / self.word_bytes
+
+    def _whole_tensor(self, tensor: str) -> Access:
+        return Access(tensor, whole(self.cascade, self.cascade.access(tensor), self.values).dimensions)
 
     def _elements(
         self, members: list[str], accesses: list[Access], kind: str, stored: bool, coupling: Coupling | None
@@ -226,11 +242,10 @@ class _Reader:
         """Elements that are certainly used: of the largest access for an input, all that exist for the rest."""
         if accesses:
             return max(self._touched(access, coupling) for access in accesses)
-        place = whole(self.cascade, self.cascade.access(members[0]), self.values)
         readers = [e for m in members for e in self.cascade.consumers(m)]
         if kind == "input" and not stored and any(e.conditions or e.reduction not in (None, "sum") for e in readers):
             return 0.0
-        return self._touched(Access(members[0], place.dimensions), None)
+        return self._touched(self._whole_tensor(members[0]), None)
 
     def _touched(self, access: Access, coupling: Coupling | None) -> float:
         sizes = dict(self.extents)

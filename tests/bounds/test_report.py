@@ -1,0 +1,222 @@
+"""The report: rows, JSON, pages, and one clear sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bounds import Measurement, analyse, parse_memory_sizes, run_bounds, verify
+from einsum import Cascade, SpecError
+
+SIZES = {"B": 1, "H": 2, "P": 256, "M": 256, "E": 32, "F": 32}
+NAMED = ("flash-attention-1", "flash-attention-2", "flat", "unfused")
+
+
+def test_rows_hold_bound_schedule_gap_and_named_schedules() -> None:
+    memory = np.array([500.0, 4000.0, 40000.0])
+    report = analyse("attention-3pass", SIZES, memory, mask="causal", schedules=NAMED)
+    for row in report.rows:
+        assert row.label in ("recompute-safe", "any-algorithm")
+        assert row.best_schedule_words is not None
+        assert row.lower_bound_words <= row.best_schedule_words
+        assert row.gap == row.best_schedule_words / row.lower_bound_words
+        assert verify(row.certificate) >= row.lower_bound_words - 1
+        for name in NAMED:
+            assert row.schedules[name].words >= row.lower_bound_words or not row.schedules[name].fits
+    assert report.rows[-1].lower_bound_words == 4 * 2 * 256 * 32 == report.rows[-1].best_schedule_words
+    assert [row.fast_memory_words for row in report.rows] == memory.tolist()
+
+
+def test_json_has_one_object_for_each_memory() -> None:
+    rows = json.loads(analyse("attention-1pass", SIZES, [600, 6000], schedules=["flat"]).to_json())
+    assert set(rows[0]) == {
+        "fast_memory_words",
+        "lower_bound_words",
+        "label",
+        "theorem",
+        "certificate",
+        "best_schedule_words",
+        "best_schedule",
+        "gap",
+        "schedules",
+    }
+    assert set(rows[0]["schedules"]["flat"]) == {"words", "fits", "blocks"}
+    assert isinstance(rows[0]["lower_bound_words"], int)
+
+
+def test_labels() -> None:
+    sizes = SIZES | {"P": 64, "M": 64}
+    found = {
+        label: analyse("attention-3pass", sizes, [200.0], label=label).rows[0].lower_bound_words
+        for label in ("any-algorithm", "recompute-safe", "no-recompute", "schedule-class")
+    }
+    assert list(found.values()) == sorted(found.values())
+    row = analyse("attention-3pass", sizes, [200.0], label="schedule-class").rows[0]
+    assert (row.label, row.gap) == ("schedule-class", 1.0)
+    with pytest.raises(SpecError, match="did you mean 'no-recompute'"):
+        analyse("attention-3pass", sizes, [200.0], label="norecompute")
+
+
+class Page(HTMLParser):
+    """Collects what a page would load and how often each tag opens and closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.external: list[str] = []
+        self.open: dict[str, int] = {}
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.open[tag] = self.open.get(tag, 0) + 1
+        self.external += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_endtag(self, tag) -> None:
+        self.open[tag] = self.open.get(tag, 0) - 1
+
+
+def report_with_everything():
+    return analyse(
+        "attention-3pass",
+        SIZES,
+        parse_memory_sizes("2KiB:256KiB:log"),
+        schedules=(*NAMED, "flash-attention-1-paper"),
+        memories={"scratch <pad>": 32768.0, "far away": 1e12},
+        measured=[Measurement("a kernel", 3e6, 65536.0)],
+    )
+
+
+def test_the_report_is_a_page_of_its_own_a_text_and_the_rows(tmp_path: Path) -> None:
+    paths = report_with_everything().write(tmp_path / "new" / "report")
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new" / "report").iterdir())
+    html = (tmp_path / "new" / "report" / "bounds.html").read_text()
+    page = Page()
+    page.feed(html)
+    assert page.external == []
+    assert all(count in (0, 1) for tag, count in page.open.items() if tag not in ("meta", "line", "circle", "polyline"))
+    assert html.count("<svg") == 2
+    assert "scratch &lt;pad&gt;" in html
+    assert "scratch <pad>" not in html
+    assert "a kernel" in html
+    text = (tmp_path / "new" / "report" / "bounds.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + len(report_with_everything().rows)  # the header and the line under it
+    assert len({line.count("|") for line in table}) == 1
+    assert len(json.loads((tmp_path / "new" / "report" / "bounds.json").read_text())) == len(table) - 2
+
+
+@pytest.mark.browser
+def test_a_browser_draws_the_page(tmp_path: Path, chromium: str) -> None:
+    report_with_everything().write(tmp_path)
+    picture = tmp_path / "page.png"
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--screenshot={picture}",
+        "--window-size=1100,1600",
+    ]
+    subprocess.run([*command, (tmp_path / "bounds.html").as_uri()], check=True, capture_output=True, timeout=120)
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1024,4096", [1024, 4096]),
+        ("16KiB", [8192]),
+        ("16KiB:128KiB:log", [8192, 16384, 32768, 65536]),
+        ("100:400:lin:4", [100, 200, 300, 400]),
+        ("1_000:4_000:log:3", [1000, 2000, 4000]),
+    ],
+)
+def test_memory_sizes(text: str, words: list[int]) -> None:
+    assert parse_memory_sizes(text, 2).tolist() == words
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5", "4:2:log", "1:2", "1:2:cube", "1:9:lin", "1:9:log:1", "12 apples", "nan", "1:inf:log"]
+)
+def test_wrong_memory_sizes_are_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse_memory_sizes(text)
+
+
+def test_a_memory_too_small_says_how_much_is_needed() -> None:
+    with pytest.raises(SpecError, match=r"a fast memory of 5 words is too small.* is 6 words"):
+        analyse("attention-3pass", SIZES, [5.0, 100.0])
+    with pytest.raises(SpecError, match=r"multiplication of .* is 3 words"):
+        analyse("transformer-layer", SIZES | {"D": 8, "S": 8}, [2.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fast_memory_words": [0]}, "positive"),
+        ({"fast_memory_words": [float("nan")]}, "positive"),
+        ({"extents": SIZES | {"P": 0}}, "extent P of rank 'p' is 0"),
+        ({"extents": {"P": 4}}, "no value is given"),
+        ({"mask": "casual"}, "did you mean 'causal'"),
+        ({"mask": "window:0"}, "positive whole number"),
+        ({"schedules": ["flash-attention-3"]}, "did you mean"),
+        ({"word_bytes": 0}, "positive size"),
+        ({"cascade": "matmul", "extents": {"M": 4, "N": 4, "K": 4}, "mask": "causal"}, "no scores"),
+        ({"cascade": "matmul", "extents": {"M": 4, "N": 4, "K": 4}, "schedules": ["flat"]}, "for attention"),
+    ],
+)
+def test_bad_input_is_one_sentence(change: dict, message: str) -> None:
+    arguments = {"cascade": "attention-3pass", "extents": SIZES, "fast_memory_words": [1000.0]} | change
+    names = {k: arguments.pop(k) for k in ("cascade", "extents", "fast_memory_words")}
+    with pytest.raises(SpecError, match=message) as caught:
+        analyse(*names.values(), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+# The command
+
+
+def test_n_and_d_stand_for_the_sizes_of_attention(tmp_path: Path) -> None:
+    short = run_bounds(
+        "attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", mask="causal", schedules="flat, unfused"
+    )
+    full = run_bounds(
+        "attention-1pass", {"B": 1, "H": 1, "P": 512, "M": 512, "E": 64, "F": 64}, fast_memory="4096", mask="causal"
+    )
+    assert short.rows[0].lower_bound_words == full.rows[0].lower_bound_words
+    assert set(short.rows[0].schedules) == {"flat", "unfused"}
+    run_bounds("matmul", {"M": 64, "N": 64, "K": 64}, fast_memory="64", out=tmp_path)
+    assert (tmp_path / "bounds.html").exists()
+
+
+def test_an_architecture_gives_memories_level_by_level() -> None:
+    report = run_bounds("attention-1pass", {"N": 4096, "d": 64}, architecture="fusemax")
+    assert report.memories
+    assert [row.fast_memory_words for row in report.rows] == sorted({int(b // 2) for b in report.memories.values()})
+
+
+def test_measurements_are_read_and_checked(tmp_path: Path) -> None:
+    table = tmp_path / "measured.csv"
+    table.write_text("name,traffic_bytes,fast_memory_bytes\nkernel,1.5 MiB,228 KiB\nother,3000000,\n")
+    report = run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
+    assert report.measured == (Measurement("kernel", 1.5 * 2**20, 228 * 1024.0), Measurement("other", 3e6, None))
+    table.write_text("name,traffic_bytes\nkernel,-3\n")
+    with pytest.raises(SpecError, match="line 2"):
+        run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
+    table.write_text("kernel,bytes\n")
+    with pytest.raises(SpecError, match="name and traffic_bytes"):
+        run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
+
+
+def test_a_bad_run_leaves_no_report_behind(tmp_path: Path) -> None:
+    with pytest.raises(SpecError):
+        run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="2", out=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_cascade_object_is_as_good_as_a_name() -> None:
+    cascade = Cascade.load("matmul")
+    assert analyse(cascade, {"M": 8, "N": 8, "K": 8}, 30).rows[0].gap is not None
