@@ -191,7 +191,7 @@ def _column(name: str, cells: Sequence[str]) -> Column:
         meaning = "a share from 0 to 1, or -1 for off"
     else:
         least, off = NUMBERS[name]
-        wrong = ~((values >= least) & (values < 2**53) & (values % 1 == 0)) & ~(off & (values == -1))
+        wrong = ~((values >= least) & (values < 2**53) & (np.floor(values) == values)) & ~(off & (values == -1))
         meaning = f"a whole number of at least {least:g}" + (", or -1 for off" if off else "")
     if wrong.any():
         row = int(np.argmax(wrong))
