@@ -45,11 +45,12 @@ def lower(
     binder = Binder(cascade, env, points, levels)
     ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)
     phases = binder.phases(nest, "nest")
-    _check_complete(cascade, phases)
     store = next(iter(machine.memories))
     outside = tuple(name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate")
     root = Hold(store, store, outside, np.ones((points, 1)), False, False, False, (), "the outermost memory")
     homes = Homes(cascade, ranks, phases, root)
+    _check_iterations(homes)
+    _check_complete(cascade, phases)
     homes.check()
     extents = base_extents(cascade, env, points)
     tensor_bytes = word_bytes(cascade, machine, env, points)
@@ -131,13 +132,29 @@ def _lower_phase(
             continue
         instances = space.instances()
         counts = space.counts / instances[:, None]
-        return Stream(phase.name, steps, counts, space.order, instances, phase.slots[:, 0], hidden_fill)
+        first, last = space.ends()
+        return Stream(phase.name, steps, counts, space.order, instances, phase.slots[:, 0], hidden_fill, first, last)
 
 
 def _copies(resource: str, machine: EvaluatedArchitecture) -> Array:
     """Copies of a unit, or of a memory that has the port."""
     name = resource.split(".")[0]
     return column(machine.units[name].copies if name in machine.units else machine.memories[name].copies)[:, 0]
+
+
+def _check_iterations(homes: Homes) -> None:
+    """SpecError unless every running value is updated in a loop that takes its iterations one at a time."""
+    for leaf in homes.leaves:
+        for name in leaf.einsums:
+            for rank in homes.ranks.iterative(homes.writes(name)):
+                loops = [loop for loop in leaf.loops if loop.name == rank]
+                step = homes.ranks.chunk[homes.ranks.base(rank)] if rank in homes.ranks.parts else np.ones((1, 1))
+                if not loops or (loops[-1].chunk != step).any():
+                    raise SpecError(
+                        f"{name} updates its value along '{rank}': the mapping has to loop over it one iteration at a "
+                        f"time, with {{for: {{{rank}: 1}}}} around {leaf.name}",
+                        key=leaf.key,
+                    )
 
 
 def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:

@@ -198,6 +198,10 @@ class MaskedTileSpace:
 
         return inside, gather
 
+    def ends(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Classes of the first and of the last tile, (1,) each."""
+        return np.zeros(1, dtype=np.intp), np.full(1, self.counts.shape[1] - 1)
+
     def kept_share(self, ranks: frozenset[str]) -> Array | float:
         """The part of each tile's points over these base ranks that the mask keeps."""
         return self.shares if {self.mask.row, self.mask.column} <= ranks else 1.0

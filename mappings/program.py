@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 class Resource:
     """Something that one step at a time occupies: an array, a pipe, a memory port, a channel.
 
-    `copies` identical ones exist (the SMs of a GPU, the channels of a drive), (points,). With more than one copy the resource is
-    private: a stream instance (a thread block, a channel's queue) runs on one copy from start to end.
+    `copies` identical ones exist (the SMs of a GPU, the channels of a drive), (points,). With more than one copy the
+    resource is private: a stream instance (a thread block, a channel's queue) runs on one copy from start to end.
     """
 
     name: str
@@ -86,6 +86,26 @@ class TileOrder(Protocol):
 
 
 @dataclass(frozen=True)
+class Residency:
+    """How the instances of a grid share a copy of the private resources, where that is told apart.
+
+    teams    groups of threads in an instance that each run a part of every step, side by side
+    counts   tiles of each class of each instance in starting order, (instances, classes); None when all are alike
+    start_s  seconds between the starts of two instances, over all copies
+    setup_s  seconds of an instance before its first tile
+    ramp_s   seconds at the beginning and end in which shared resources are not yet, or no longer, in full use
+    droop    (resource, part of the clock that is lost when it is busy, share of the time from which on all is lost)
+    """
+
+    teams: int = 1
+    counts: Array | None = None
+    start_s: float = 0.0
+    setup_s: float = 0.0
+    ramp_s: float = 0.0
+    droop: tuple[str, float, float] = ("", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Stream:
     """A sequence of tiles that run the same steps.
 
@@ -94,7 +114,9 @@ class Stream:
                   with a limit, that of the first `limit` tiles only (a stream may have more tiles than memory holds)
     instances     identical or similar copies of the stream (thread blocks of a grid), (points,); each runs all tiles
     slots         instances that one copy of the private resources holds at a time (occupancy), (points,)
+    first, last   classes of the first and of the last tile, (points,)
     hidden_fill   the first tile's fill and the last one's drain are overlapped with work outside the program
+    residency     how instances share the private resources; None when each has a slot of its own
     """
 
     name: str
@@ -104,6 +126,9 @@ class Stream:
     instances: Array | int = 1
     slots: Array | int = 1
     hidden_fill: bool = False
+    first: NDArray[np.intp] | int = 0
+    last: NDArray[np.intp] | int = -1
+    residency: Residency | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +148,7 @@ class TileProgram:
     peak_per_s   unit -> operation slots per second of all its processing elements, (points, 1)
     clock_hz     the clock in which cycles are counted, (points, 1)
     area_m2      silicon area, (points, 1); None when the architecture does not say
+    launch_s     seconds before the first phase, and those between one phase and the next
     """
 
     phases: tuple[Phase, ...]
@@ -133,3 +159,4 @@ class TileProgram:
     clock_hz: Array
     area_m2: Array | None = None
     assumptions: tuple[str, ...] = ()
+    launch_s: tuple[float, float] = (0.0, 0.0)

@@ -14,10 +14,10 @@ from mappings.leaves import LeafWork
 from mappings.masked import Space
 from mappings.movement import column, inner_loops, visits
 from mappings.nest import Hold, Leaf, Pause, PhaseNest
-from mappings.operands import Homes
+from mappings.operands import Homes, is_previous
 from mappings.ordering import Ordering
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import Side
+from mappings.tiles import Loop, Side
 
 
 class StreamLowering:
@@ -64,15 +64,47 @@ class StreamLowering:
         """Tile loops above a hold."""
         return sum(loop in self.phase.tile_loops for loop in hold.loops)
 
-    def _moved(self, hold: Hold, tensor: str, side: Side) -> tuple[Array, Array]:
-        """(words, words of tiles seen for the first time) that pass between a hold and its parent, per tile."""
+    def _is_state(self, hold: Hold, tensor: str) -> bool:
+        """Whether a hold carries a running value into the next iteration of a loop that encloses the hold."""
+        names = self._iterated(tensor)
+        reads = (access for leaf in self._in_scope(hold, self.phase.leaves) for access in self._reads(leaf, tensor))
+        return any(loop.name in names for loop in hold.loops) and any(
+            is_previous(self.homes.ranks, access) for access in reads
+        )
+
+    def _iterated(self, tensor: str) -> frozenset[str]:
+        """Loop names that step along the iterative ranks of a tensor."""
+        ranks = self.homes.ranks
+        return frozenset(name for rank in ranks.iterative(tensor) for name in ranks.names_moving(rank))
+
+    def _reads(self, leaf: Leaf, tensor: str) -> list[Access]:
+        accesses = (access for name in leaf.einsums for access in self.homes.einsum(name).inputs)
+        return [access for access in accesses if access.tensor == tensor]
+
+    def _moved(self, hold: Hold, tensor: str, side: Side, users: Sequence[Leaf]) -> tuple[Array, Array]:
+        """(words, words of tiles seen for the first time) that pass between a hold and its parent, per tile.
+
+        In loops that none of the users iterates, they pass only in the iteration in which the users run.
+        """
         space, gather = self.space.within(hold.loops)
         depth = sum(loop in space.loops for loop in hold.loops)
         shape = self.homes.ranks.shape(self._access(tensor))
         inner = inner_loops([loop for loop in hold.loops if loop not in space.loops], space.sizes[-1])
-        count = visits(shape.moved_by, space, depth, inner, side=side)
-        words = self.homes.ranks.moved_words(shape, space.sizes[depth], inner)
+        gates = self._gates(hold, users)
+        gated = {place: gates[loop] for place, loop in enumerate(space.loops) if loop in gates}
+        moved_by = shape.moved_by - (self._iterated(tensor) if self._is_state(hold, tensor) else frozenset())
+        count = visits(moved_by, space, depth, inner, frozenset(gated), side)
+        words = self.homes.ranks.moved_words(shape, space.sizes[depth], inner) * space.gated(gated)
         return gather(words * count.all), gather(words * count.distinct)
+
+    def _gates(self, hold: Hold, users: Sequence[Leaf]) -> dict[Loop, Side]:
+        """Loops around a hold that gate all of its users in the same way."""
+        sides = [{gate.loop: gate.side for gate in self.homes.gates(user)} for user in users]
+        return {
+            loop: sides[0][loop]
+            for loop in hold.loops
+            if all(loop in gates and gates[loop] == sides[0].get(loop) for gates in sides)
+        }
 
     def _access(self, tensor: str) -> Access:
         """The access that shapes a tensor's tile: its producer's, or the first consumer's for an input."""
@@ -98,7 +130,7 @@ class StreamLowering:
                 if len(chain) < 2 or self._loaded_before(hold, tensor):
                     continue
                 account = Account()
-                words = self._moved(hold, tensor, "first")[0] * self.ledger.kept(hold)
+                words = self._moved(hold, tensor, "first", readers)[0] * self.ledger.kept(hold)
                 self.ledger.access(account, chain[:-1], tensor, words, 0.0)
                 self.ledger.access_own(account, hold, tensor, 0.0, words)
                 made = self._steps(f"load {tensor} into {hold.level}", account, self._buffered(hold, readers))
@@ -125,13 +157,25 @@ class StreamLowering:
                 if not makers:
                     continue
                 outside = [leaf for leaf in self.homes.consumers(tensor) if hold not in leaf.holds]
-                if cascade.tensors[tensor].kind != "output" and not outside:
+                final = cascade.tensors[tensor].kind == "output" or bool(outside)
+                state = self._is_state(hold, tensor)
+                if not final and not state:
                     continue
                 chain = self.homes.chain(makers[0], tensor)
                 chain = chain[: chain.index(hold) + 1]
-                if len(chain) < 2:
+                if len(chain) < 2 and not state:
                     continue
-                every, distinct = self._moved(hold, tensor, "last")
+                every, distinct = self._moved(hold, tensor, "last", makers)
+                if not final:
+                    every, distinct = every - distinct, np.zeros_like(distinct)
+                    if len(chain) < 2 and every.any():
+                        raise SpecError(
+                            f"the state '{tensor}' leaves {hold.level} before the next iteration that updates it, and "
+                            f"no memory further out holds it; keep it outside the loop, or in {self.homes.root.level}",
+                            key=hold.key,
+                        )
+                    if not every.any():
+                        continue
                 kept = self.ledger.kept(hold)
                 account = Account()
                 self.ledger.access(account, chain[:-1], tensor, (every - distinct) * kept, every * kept)

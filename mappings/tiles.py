@@ -23,17 +23,6 @@ Side = Literal["first", "last"]
 Gather = Callable[[Array], Array]
 """Sums values over the parts of each tile."""
 
-Positions = frozenset[tuple[int, Side]]
-"""Loops (by place) whose first, or last, iterations are told apart from the others."""
-
-
-class PositionsNeeded(Exception):
-    """The tile space has to tell more iterations apart."""
-
-    def __init__(self, positions: Positions) -> None:
-        super().__init__(f"loops {sorted(positions)}")
-        self.positions = positions
-
 
 @dataclass(frozen=True, eq=False)
 class Loop:
@@ -47,6 +36,18 @@ class Loop:
     rank: str
     chunk: Array
     grid: bool = False
+
+
+Positions = frozenset[tuple[Loop, Side]]
+"""Loops whose first, or last, iterations are told apart from the others."""
+
+
+class PositionsNeeded(Exception):
+    """The tile space has to tell more iterations apart."""
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__(", ".join(sorted(f"{side} {loop.name}" for loop, side in positions)))
+        self.positions = positions
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,45 @@ class TileSpace:
     counts   tiles of each class, (points, classes)
     states   one LoopState per loop
     sizes    sizes[d][rank]: coordinates of a rank in one iteration of the d outermost loops, (points, classes)
+    owner    for a space that cuts another one's tiles: the class of the tile that each class lies in, (classes,)
     """
 
     loops: tuple[Loop, ...]
     counts: Array
     states: tuple[LoopState, ...]
     sizes: tuple[Mapping[str, Array], ...]
+    owner: NDArray[np.intp]
+    positions: Positions
     _children: tuple[NDArray[np.int32], ...]
     _trips: tuple[Array, ...]
     _starts: dict[int, NDArray[np.int32]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def build(cls, loops: Sequence[Loop], extents: Mapping[str, Array], positions: Positions, points: int) -> TileSpace:
-        """Enumerate the classes of `loops` over ranks of the given extents, (points, 1) each."""
+    def build(
+        cls,
+        loops: Sequence[Loop],
+        extents: Mapping[str, Array],
+        positions: Positions,
+        points: int,
+        outer: int | None = None,
+    ) -> TileSpace:
+        """Enumerate the classes of `loops` over ranks of the given extents, (points, 1) each.
+
+        outer  number of loops whose tile classes are the owners
+        """
         shape = (points, 1)
         counts = np.ones(shape)
         sizes: list[dict[str, Array]] = [{rank: np.broadcast_to(extent, shape) for rank, extent in extents.items()}]
         states: list[LoopState] = []
         children: list[NDArray[np.int32]] = []
         trips_before: list[Array] = []
+        owner = np.zeros(1, dtype=np.intp)
         for place, loop in enumerate(loops):
+            if place == outer:
+                owner = np.arange(counts.shape[1])
             parent = sizes[-1][loop.rank]
             trips = np.ceil(parent / loop.chunk)
-            sides = frozenset(side for at, side in positions if at == place)
+            sides = frozenset(side for at, side in positions if at is loop)
             segments = _segments(parent, loop.chunk, trips, sides)
             classes = counts.shape[1]
             take = np.repeat(np.arange(classes), len(segments))
@@ -103,6 +120,7 @@ class TileSpace:
             children.append(child)
             trips_before.append(trips)
             keep = take[used]
+            owner = owner[keep]
             counts = counts[:, used]
             sizes = [{rank: size[:, keep] for rank, size in level.items()} for level in sizes]
             states = [_narrow(state, keep) for state in states]
@@ -112,7 +130,8 @@ class TileSpace:
                 for side in ("first", "last")
             )
             states.append(LoopState(trips[:, keep], first, last))
-        return cls(tuple(loops), counts, tuple(states), tuple(sizes), tuple(children), tuple(trips_before))
+        spaces = tuple(loops), counts, tuple(states), tuple(sizes), owner, positions
+        return cls(*spaces, tuple(children), tuple(trips_before))
 
     def replaced(
         self, moved_by: frozenset[str], depth: int, settled: Flags, skipped: frozenset[int], side: Side
@@ -128,7 +147,7 @@ class TileSpace:
         """
         shape = self.counts.shape
         weight, fresh = np.ones(shape), np.ones(shape)
-        needed: set[tuple[int, Side]] = set()
+        needed: set[tuple[Loop, Side]] = set()
 
         def at_side(place: int, free: Flags) -> Array:
             state = self.states[place]
@@ -136,7 +155,7 @@ class TileSpace:
             if flags is not None:
                 return np.where(free | flags, 1.0, 0.0)
             if not free.all():
-                needed.add((place, side))
+                needed.add((self.loops[place], side))
             return np.ones(shape)
 
         for place in reversed(range(len(self.loops))):
@@ -160,7 +179,7 @@ class TileSpace:
         Work runs in the first or last iteration of a gated loop only, or an equal part in each. Raises PositionsNeeded.
         """
         weight = np.ones(self.counts.shape)
-        needed: set[tuple[int, Side]] = set()
+        needed: set[tuple[Loop, Side]] = set()
         for place, side in gates.items():
             state = self.states[place]
             if side == "spread":
@@ -170,15 +189,39 @@ class TileSpace:
             if flags is not None:
                 weight = weight * flags
             elif (state.trips > 1).any():
-                needed.add((place, "first" if side == "first" else "last"))
+                needed.add((self.loops[place], "first" if side == "first" else "last"))
         if needed:
             raise PositionsNeeded(frozenset(needed))
         return weight
 
     def within(self, loops: Sequence[Loop]) -> tuple[TileSpace, Gather]:
-        """The space in which work under `loops` is counted, and how its values become values per tile: as they are."""
-        del loops
-        return self, _as_it_is
+        """The space in which work under `loops` is counted, and how its values become values per tile.
+
+        Loops inside the tiles are cut into classes of their own, whose values are summed over each tile.
+        """
+        if all(loop in self.loops for loop in loops):
+            return self, lambda values: values
+        points = self.counts.shape[0]
+        extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
+        inside = TileSpace.build(loops, extents, self.positions, points, len(self.loops))
+        members = (inside.owner[:, None] == np.arange(self.counts.shape[1])).astype(float)
+        # Parts of a class per tile of its owner; a class that a point does not have counts for nothing.
+        parts = inside.counts / np.maximum(self.counts[:, inside.owner], 1e-300)
+
+        def gather(values: Array) -> Array:
+            return np.asarray((values * parts) @ members)
+
+        return inside, gather
+
+    def ends(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Classes of the first and of the last tile, (points,) each."""
+        points = np.arange(self.counts.shape[0])
+        first, last = np.zeros_like(points), np.zeros_like(points)
+        for child, trips in zip(self._children, self._trips, strict=True):
+            row = points if trips.shape[0] > 1 else np.zeros_like(points)
+            first = child[first, np.where(trips[row, first] > 1, 0, 2)].astype(np.intp)
+            last = child[last, 2].astype(np.intp)
+        return first, last
 
     def kept_share(self, ranks: frozenset[str]) -> Array | float:
         """The part of a tile's points over these base ranks that no mask leaves out: all of them."""
@@ -254,10 +297,6 @@ def _segments(parent: Array, chunk: Array, trips: Array, sides: frozenset[str]) 
         _Segment((1,), np.maximum(trips - 2, 0.0), full, no, no),
         _Segment((2,), one, remainder, single, ~no),
     ]
-
-
-def _as_it_is(values: Array) -> Array:
-    return values
 
 
 def _flatten(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

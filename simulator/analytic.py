@@ -1,21 +1,22 @@
 """The analytic evaluator: steady state of every stream, for all design points at once.
 
-A stream of n tiles takes n times its initiation interval, plus fill and drain. The interval is the larger of what
-every resource has to do and of the slowest recurrence (dependences across tiles and through finite buffers). Work of a
-resource is summed over all tiles, since tiles that need it more overlap with tiles that need it less; recurrences are
-summed over tile classes. Streams of one phase share resources; phases follow one another.
+A stream takes at least the work of each of its resources, after what precedes its first use and before what follows
+its last (fill and drain), and the sum of its slowest recurrences (dependences across tiles and through finite buffers).
+Work of a resource is summed over all tiles, since tiles that need it more overlap with tiles that need it less;
+recurrences are summed over tile classes. Streams of one phase share resources; phases follow one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
-from simulator.critical_path import recurrence_s, tile_latency_s
+from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
+from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
 
 
@@ -34,34 +35,122 @@ def evaluate(program: TileProgram) -> Result:
 
 def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     """The longest of: each shared resource's work over all streams, and each stream on its own."""
+    if any(stream.residency is not None for stream in phase.streams):
+        latency_s, bound_by = grid_time(phase, program)
+        return PhaseTime(latency_s * _points(phase.repeat, program.points), bound_by)
     points = program.points
-    shared: dict[str, Array] = {}
-    candidates: list[tuple[str, Array]] = []
-    fill_s = np.zeros(points)
+    shared: dict[str, Candidate] = {}
+    candidates: list[Candidate] = []
     for stream in phase.streams:
         instances = _points(stream.instances, points)
+        ends = Ends.of(stream, points)
         recurrent = recurrence_s(stream)
         alone_s = np.sum(recurrent * stream.counts, axis=1)
-        stream_fill_s = np.zeros(points)
-        if not stream.hidden_fill:
-            first = tile_latency_s(stream)[:, :1] - recurrent[:, :1]
-            stream_fill_s = np.maximum(first[:, 0], 0.0) * np.ones(points)
-        fill_s = np.maximum(fill_s, stream_fill_s)
         waves = np.ceil(instances / (_units(stream, program.resources) * _points(stream.slots, points)))
-        candidates.append(("dependences", alone_s * waves + stream_fill_s * (waves - 1)))
-        for step in stream.steps:
-            if step.resource is None:
-                continue
-            copies = program.resources[step.resource].copies
-            key = step.resource if np.all(np.equal(copies, 1)) else f"{stream.name}/{step.resource}"
-            load = _total(step.busy_s, stream) * np.ceil(instances / copies)
-            shared[key] = shared.get(key, np.zeros(points)) + load
-    candidates = [(key.rsplit("/", 1)[-1], load) for key, load in shared.items()] + candidates
-    times = np.stack([np.broadcast_to(seconds, (points,)) for _, seconds in candidates])
+        around_s = ends.around_s(recurrent)
+        candidates.append(Candidate("dependences", alone_s * waves + around_s * (waves - 1), around_s))
+        used = dict.fromkeys(step.resource for step in stream.steps if step.resource is not None)
+        for resource in used:
+            copies = program.resources[resource].copies
+            key = resource if np.all(np.equal(copies, 1)) else f"{stream.name}/{resource}"
+            work = sum((_total(step.busy_s, stream) for step in stream.steps if step.resource == resource), np.zeros(1))
+            found = Candidate(resource, work * np.ceil(instances / copies), *ends.idle_s(resource))
+            shared[key] = shared[key].and_also(found) if key in shared else found
+    candidates = [*shared.values(), *candidates]
+    times = np.stack([np.broadcast_to(candidate.total_s, (points,)) for candidate in candidates])
     winner = np.argmax(times >= times.max(axis=0) * (1 - 1e-12), axis=0)  # a resource before a recurrence when equal
-    names = np.array([name for name, _ in candidates])
-    latency_s = (times.max(axis=0) + fill_s) * _points(phase.repeat, points)
-    return PhaseTime(latency_s, names[winner])
+    names = np.array([candidate.name for candidate in candidates])
+    latency_s = np.minimum(times.max(axis=0), _one_by_one_s(phase, points))
+    return PhaseTime(latency_s * _points(phase.repeat, points), names[winner])
+
+
+def _one_by_one_s(phase: Phase, points: int) -> Array:
+    """Seconds if every tile ended before the next one began: few tiles have little to overlap with."""
+    total = np.zeros(points)
+    for stream in phase.streams:
+        lone_s = np.asarray(tile_latency_s(stream))
+        total = total + _total(lone_s, stream) * _points(stream.instances, points)
+    return np.where([any(stream.hidden_fill for stream in phase.streams)], np.inf, total)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that may bound a phase: its work, and what passes before it starts and after it ends, (points,)."""
+
+    name: str
+    work_s: Array
+    before_s: Array
+    after_s: Array | float = 0.0
+
+    @property
+    def total_s(self) -> Array:
+        """The phase takes at least this."""
+        return np.asarray(self.work_s + self.before_s + self.after_s)
+
+    def and_also(self, other: Candidate) -> Candidate:
+        """The same resource with more work: it starts with the earlier and ends with the later of both."""
+        return Candidate(
+            self.name,
+            self.work_s + other.work_s,
+            np.minimum(self.before_s, other.before_s),
+            np.minimum(self.after_s, other.after_s),
+        )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The first and the last tile of a stream: what comes before a resource's first work, and after its last.
+
+    first, last  places of the two tiles in a (points, classes) array
+    """
+
+    stream: Stream
+    paths: TilePaths
+    first: tuple[NDArray[np.intp], NDArray[np.intp]]
+    last: tuple[NDArray[np.intp], NDArray[np.intp]]
+    points: int
+
+    @classmethod
+    def of(cls, stream: Stream, points: int) -> Ends:
+        """Find the paths through both tiles."""
+        rows, classes = np.arange(points), stream.counts.shape[1]
+
+        def at(tile: NDArray[np.intp] | int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+            return rows, np.broadcast_to(np.asarray(tile) % classes, (points,))
+
+        return cls(stream, tile_paths_s(stream), at(stream.first), at(stream.last), points)
+
+    def idle_s(self, resource: str) -> tuple[Array, Array]:
+        """Seconds that a resource idles before and in the first tile's work, and in and after the last tile's.
+
+        Before a step of the lone first tile can start, the resource has at most the tile's earlier steps to do; after
+        a step of the lone last tile, at most the later ones.
+        """
+        steps = [index for index, step in enumerate(self.stream.steps) if step.resource == resource]
+        if self.stream.hidden_fill:
+            return np.zeros(self.points), np.zeros(self.points)
+        return self._idle(self.paths.starts, steps, self.first), self._idle(self.paths.tails, steps, self.last)
+
+    def _idle(
+        self, waits: Sequence[Array], steps: Sequence[int], tile: tuple[NDArray[np.intp], NDArray[np.intp]]
+    ) -> Array:
+        busy = [self._wide(np.asarray(self.stream.steps[step].busy_s, dtype=float))[tile] for step in steps]
+        wait = [self._wide(waits[step])[tile] for step in steps]
+        idle = np.zeros(self.points)
+        for own, before in zip(busy, wait, strict=True):
+            done = sum((np.where(other < before, more, 0.0) for other, more in zip(wait, busy, strict=True)), idle * 0)
+            idle = np.where(own > 0, np.maximum(idle, before - done), idle)
+        return idle
+
+    def around_s(self, recurrent: Array) -> Array:
+        """Seconds by which the first or the last tile lasts longer than its recurrence."""
+        if self.stream.hidden_fill:
+            return np.zeros(self.points)
+        longer = self._wide(tile_latency_s(self.stream, self.paths) - recurrent)
+        return np.maximum(0.0, np.maximum(longer[self.first], longer[self.last]))
+
+    def _wide(self, values: Array) -> Array:
+        return np.broadcast_to(values, (self.points, self.stream.counts.shape[1]))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:
@@ -82,7 +171,8 @@ def _points(value: Array | int, points: int) -> Array:
 def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes: tuple[str, ...] = ()) -> Result:
     """A result from the phases' times and the program's totals; both evaluators end here."""
     points = program.points
-    latency_s = np.sum([time.latency_s for time in times], axis=0)
+    first_s, next_s = program.launch_s
+    latency_s = np.sum([time.latency_s for time in times], axis=0) + first_s + next_s * (len(times) - 1)
     totals = Totals.of(program)
     energy = {component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()}
     utilization: dict[str, Array] = {}

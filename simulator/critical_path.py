@@ -8,10 +8,11 @@ is the tile's latency. Both are computed for all design points and tile classes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from einsum.errors import EinsightError, nearest
 from mappings.program import Array, Stream
@@ -61,27 +62,57 @@ def recurrences(stream: Stream) -> Iterator[Recurrence]:
         yield Recurrence(tuple(names[index] for index in cycle), np.broadcast_to(seconds / distance, shape))
 
 
-def tile_latency_s(stream: Stream) -> Array:
-    """Seconds from the start to the end of a tile that runs alone, (points, classes): the longest path through it."""
+@dataclass(frozen=True)
+class TilePaths:
+    """The steps of a tile that runs alone, by the longest paths through it; each (points, classes), one per step.
+
+    starts  seconds from the tile's start to the step's
+    tails   seconds from the end of the step's busy time to the tile's end
+    """
+
+    starts: tuple[Array, ...]
+    tails: tuple[Array, ...]
+
+
+def tile_paths_s(stream: Stream) -> TilePaths:
+    """When each step of a lone tile starts, and what follows it. EinsightError for steps that wait for each other."""
     busy, latency = step_times_s(stream)
+    edges = [
+        (first, then, distance == 0)
+        for (first, then), distance in _shortest_distances(stream).items()
+        if (distance == 0).any()
+    ]
     shape = _shape(stream)
-    inside = {edge: distance == 0 for edge, distance in _shortest_distances(stream).items()}
-    inside = {edge: active for edge, active in inside.items() if active.any()}
-    starts = [np.zeros(shape) for _ in stream.steps]
-    # Each round lengthens the known part of every path by at least one step. Where distances vary over the points the
-    # graphs of all points are relaxed together, so one topological order need not exist.
-    for _ in range(len(starts) + 1):
+    forward = [(first, then, active, busy[first] + latency[first]) for first, then, active in edges]
+    backward = [(then, first, active, latency[first] + busy[then]) for first, then, active in edges]
+    starts = _longest([np.zeros(shape) for _ in stream.steps], forward, stream.name)
+    tails = _longest([np.broadcast_to(more, shape).copy() for more in latency], backward, stream.name)
+    return TilePaths(tuple(starts), tuple(tails))
+
+
+def _longest(values: list[Array], edges: Sequence[tuple[int, int, NDArray[np.bool_], Array]], name: str) -> list[Array]:
+    """Relax values[then] to at least values[first] + seconds along (first, then, active, seconds) until none grows.
+
+    Each round lengthens the known part of every path by at least one step. Where distances vary over the points the
+    graphs of all points are relaxed together, so one topological order need not exist.
+    """
+    for _ in range(len(values) + 1):
         changed = False
-        for (first, then), active in inside.items():
-            waited = np.where(
-                active, np.maximum(starts[then], starts[first] + busy[first] + latency[first]), starts[then]
-            )
-            if (waited > starts[then]).any():
-                starts[then], changed = waited, True
+        for first, then, active, seconds in edges:
+            reached = np.where(active, np.maximum(values[then], values[first] + seconds), values[then])
+            if (reached > values[then]).any():
+                values[then], changed = reached, True
         if not changed:
-            ends = (start + seconds + more for start, seconds, more in zip(starts, busy, latency, strict=True))
-            return np.asarray(np.maximum.reduce([np.zeros(shape), *ends]), dtype=np.float64)
-    raise EinsightError(f"stream '{stream.name}': steps wait for each other within one tile")
+            return values
+    raise EinsightError(f"stream '{name}': steps wait for each other within one tile")
+
+
+def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
+    """Seconds from the start to the end of a tile that runs alone, (points, classes): the longest path through it."""
+    paths = paths or tile_paths_s(stream)
+    busy, _ = step_times_s(stream)
+    ends = (start + seconds + tail for start, seconds, tail in zip(paths.starts, busy, paths.tails, strict=True))
+    return np.asarray(np.maximum.reduce([np.zeros(_shape(stream)), *ends]), dtype=np.float64)
 
 
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mappings.tiles import Loop, PositionsNeeded, TileSpace
+from mappings.tiles import Loop, PositionsNeeded, Side, TileSpace
 
 RANKS = ("a", "b")
 
@@ -46,13 +46,13 @@ def spaces(draw: Any) -> tuple[TileSpace, list[list[Tile]]]:
     ranks = draw(st.lists(st.sampled_from(RANKS), max_size=4))
     chunks = [draw(numbers) for _ in ranks]
     extents = {rank: draw(numbers) for rank in RANKS}
-    sides = st.tuples(st.integers(0, max(len(ranks) - 1, 0)), st.sampled_from(["first", "last"]))
-    positions = draw(st.frozensets(sides, max_size=4))
 
     def column(values: list[int]) -> np.ndarray:
         return np.array(values, dtype=float).reshape(-1, 1)
 
     loops = [Loop(rank, rank, column(chunk)) for rank, chunk in zip(ranks, chunks, strict=True)]
+    sides = [(loop, side) for loop in loops for side in ("first", "last")]
+    positions = frozenset(side for side in sides if draw(st.booleans()))
     space = TileSpace.build(loops, {rank: column(values) for rank, values in extents.items()}, positions, points)
     tiles = [
         list(
@@ -101,8 +101,9 @@ def test_a_limit_gives_the_beginning_of_the_order(case: tuple[TileSpace, list[li
         assert space.order(point, 0, limit).tolist() == space.order(point, 0)[:limit].tolist()
 
 
-def built(*chunks: int, extent: int = 8, positions: frozenset[Any] = frozenset()) -> TileSpace:
+def built(*chunks: int, extent: int = 8, sides: tuple[Side, ...] = ()) -> TileSpace:
     loops = [Loop("a", "a", np.array([[float(chunk)]])) for chunk in chunks]
+    positions = frozenset((loops[0], side) for side in sides)
     return TileSpace.build(loops, {"a": np.array([[float(extent)]])}, positions, 1)
 
 
@@ -126,14 +127,14 @@ def test_positions_are_asked_for_when_reuse_depends_on_them() -> None:
     merged = TileSpace.build([outer, inner], extents, frozenset(), 1)
     with pytest.raises(PositionsNeeded) as needed:  # a copy of what `a` moves, below both: reused while `b` goes on
         merged.replaced(frozenset("a"), 2, settled, frozenset(), "first")
-    assert needed.value.positions == {(1, "first")}
+    assert needed.value.positions == {(inner, "first")}
     apart = TileSpace.build([outer, inner], extents, needed.value.positions, 1)
     weight, fresh = apart.replaced(frozenset("a"), 2, np.zeros(apart.counts.shape, dtype=bool), frozenset(), "first")
     assert (weight * apart.counts).sum() == (fresh * apart.counts).sum() == 4
 
 
 def test_gates_leave_the_first_or_last_iteration_or_an_equal_part_of_each() -> None:
-    space = built(2, positions=frozenset({(0, "first"), (0, "last")}))
+    space = built(2, sides=("first", "last"))
     for side in ("first", "last", "spread"):
         assert (space.gated({0: side}) * space.counts).sum() == 1
     assert space.gated({0: "spread"}).tolist() == [[0.25] * space.counts.shape[1]]
