@@ -43,7 +43,6 @@ def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memor
         "copies": fusion.batch,
         "combine": fusion.combine,
         "segment": {"length": length, "full": full, "rest": rest},
-        "unpaid": fusion.unpaid,
         "modes": modes,
         "value": value,
     }

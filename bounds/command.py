@@ -17,6 +17,7 @@ from bounds.report import BoundsReport, Measurement, analyse
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from einsum.evaluation import Name
+from einsum.specfile import list_library
 from einsum.units import parse_quantity
 
 Floats = NDArray[np.float64]
@@ -57,7 +58,7 @@ def run_bounds(
         word_bytes=word_bytes,
         schedules=names,
         label=label,
-        memories=memories,
+        memories=memories or known_memories(),
         measured=read_measurements(measured) if measured else (),
     )
     if out is not None:
@@ -140,6 +141,17 @@ def _memories(architecture: str, settings: Mapping[str, Any]) -> dict[str, float
     found.pop(evaluated.backing_store.name, None)
     if not found:
         raise SpecError(f"the architecture '{evaluated.name}' has no memory of known size inside its outermost one")
+    return found
+
+
+def known_memories() -> dict[str, float]:
+    """Memories of the library's architectures at their default sizes: marks that show where real machines are."""
+    found: dict[str, float] = {}
+    for name in list_library("architecture"):
+        try:
+            found |= {f"{name} {level}": size for level, size in _memories(name, {}).items()}
+        except SpecError:
+            continue  # a description without sizes of its own has no place on the axis
     return found
 
 

@@ -97,30 +97,29 @@ def _candidates(problem: Problem, memory: Floats, label: str) -> Iterable[Part]:
         yield from _passes(problem, memory)
 
 
-def _parts(
-    problem: Problem, memory: Floats, shares: dict[str, float], label: str, once: bool = False
-) -> Iterable[Part]:
+def _parts(problem: Problem, memory: Floats, shares: dict[str, float], label: str) -> Iterable[Part]:
     for statement in problem.statements:
-        fusion = fuse(problem, statement, shares, once)
+        fusion = fuse(problem, statement, shares)
         if fusion:
-            yield _segment_part(fusion, memory, "no-recompute" if once else "recompute-safe")
-    for tensor in () if once else problem.classes:
+            yield _segment_part(fusion, memory)
+    for tensor in problem.classes:
         joint = join(problem, tensor, shares)
         if joint:
             yield from _joint_parts(problem, joint, memory, label)
 
 
-def _segment_part(fusion: Fusion, memory: Floats, label: str) -> Part:
+def _segment_part(fusion: Fusion, memory: Floats) -> Part:
     chi = fusion.chi((float(memory.min()), float(memory.max())))
     counted = count_segments(chi, fusion.volume, memory)
-    values = np.maximum(fusion.batch * (counted.charges - fusion.unpaid), 0.0) * ROUNDING
+    values = fusion.batch * counted.charges * ROUNDING
     theorem = "fused segments" if len(fusion.modes) > 1 else "segments"
 
     def certify(k: int) -> Certificate:
         at = Segments(*(np.atleast_1d(f[k]) for f in (counted.charges, counted.length, counted.full, counted.rest)))
         return certificate.of_segments(theorem, fusion, chi, at, float(memory[k]), float(values[k]))
 
-    return Part(theorem, label, values, fusion.charged, frozenset([fusion.statement]), certify)
+    statements = frozenset([fusion.statement])
+    return Part(theorem, "recompute-safe", values, fusion.charged, statements, certify)
 
 
 def _joint_parts(problem: Problem, joint: Joint, memory: Floats, label: str) -> Iterable[Part]:
@@ -219,6 +218,8 @@ def _cut(problem: Problem, group: tuple[Statement, ...], memory: Floats) -> Iter
             shares[name] = len(writers & names) / len(writers)
             kind = "output"
         elif inside == (True, True) and (readers | writers) - names:
+            return
+        if any(inside) and value.chunked and kind != value.kind:
             return
         if any(inside):
             classes[name] = replace(value, kind=kind)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import log, prod
+from math import prod
 
 import numpy as np
 
@@ -59,7 +59,6 @@ class Fusion:
     volume     multiplications of one copy
     combine    how the modes' counts join: "max" or "sum"
     charged    classes whose words are charged (their I/O is what the bound counts)
-    unpaid     words of one copy whose first presence costs no I/O (intermediates, no-recompute label only)
     """
 
     statement: str
@@ -68,7 +67,6 @@ class Fusion:
     modes: tuple[Mode, ...]
     combine: str
     charged: frozenset[str]
-    unpaid: float
 
     def chi(self, memory: tuple[float, float]) -> Chi:
         """The most multiplications of one copy by words touched, for memories in the range given."""
@@ -76,24 +74,20 @@ class Fusion:
         return Chi(tuple(mode.envelope(span) for mode in self.modes), self.combine)
 
 
-def fuse(problem: Problem, statement: Statement, shares: dict[str, float], once: bool) -> Fusion | None:
+def fuse(problem: Problem, statement: Statement, shares: dict[str, float]) -> Fusion | None:
     """The statement's fusion with its intermediates carried or rebuilt; None when no array is left to count.
 
-    `shares` scales the words of classes that other parts of a sum of bounds charge too. `once` assumes that every
-    intermediate is computed once and so may be charged like an input or an output, less its first presence.
+    `shares` scales the words of classes that other parts of a sum of bounds charge too.
     """
     builder = _Builder(problem, statement, shares)
-    direct = [access for access in statement.operands if once or problem.classes[access.tensor].kind == "input"]
-    unpaid = 0.0
-    if once or problem.classes[statement.output.tensor].kind == "output":
+    direct = [access for access in statement.operands if problem.classes[access.tensor].kind == "input"]
+    if problem.classes[statement.output.tensor].kind == "output":
         direct.append(statement.output)
-    if once:
-        unpaid = sum(builder.elements(a) for a in direct if problem.classes[a.tensor].kind == "intermediate")
-        return builder.plain(direct, unpaid)
     hidden = [access for access in statement.operands if problem.classes[access.tensor].kind == "intermediate"]
-    if len(hidden) == 1 and hidden[0].projective and problem.producers(hidden[0]):
+    countable = len(hidden) == 1 and hidden[0].projective and not problem.classes[hidden[0].tensor].chunked
+    if countable and problem.producers(hidden[0]):
         return builder.carried_or_rebuilt(direct, hidden[0])
-    return builder.plain(direct, 0.0)
+    return builder.plain(direct)
 
 
 @dataclass(frozen=True)
@@ -101,11 +95,6 @@ class _Builder:
     problem: Problem
     statement: Statement
     shares: dict[str, float]
-
-    def elements(self, access: Access) -> float:
-        """Words of all elements of the access's class that one copy uses."""
-        loops = tuple(loop for loop in access.loops if loop not in self.batch(self.all_accesses()))
-        return self.problem.volume(loops) * self.words(access.tensor)
 
     def words(self, tensor: str) -> float:
         return self.problem.classes[tensor].width * self.shares.get(tensor, 1.0)
@@ -125,7 +114,7 @@ class _Builder:
             if loop not in tied and loop not in mixed and all(loop in loops for loops in alone)
         )
 
-    def plain(self, direct: list[Access], unpaid: float) -> Fusion | None:
+    def plain(self, direct: list[Access]) -> Fusion | None:
         batch = self.batch(self.all_accesses())
         arrays = self.arrays(direct, batch)
         program = self.program(self.statement.loops, batch, arrays)
@@ -133,7 +122,7 @@ class _Builder:
         if not terms:
             return None
         mode = Mode("inputs and outputs", arrays, terms, program)
-        return self.fusion((mode,), "max", batch, direct, unpaid)
+        return self.fusion((mode,), "max", batch, direct)
 
     def carried_or_rebuilt(self, direct: list[Access], hidden: Access) -> Fusion | None:
         producers = self.problem.producers(hidden)
@@ -158,15 +147,13 @@ class _Builder:
         if not carry.terms or not rebuild.terms:
             return None
         charged = [*direct, hidden, *(access for _, access in sources)]
-        return self.fusion((rebuild, carry), "max" if simple else "sum", batch, charged, 0.0)
+        return self.fusion((rebuild, carry), "max" if simple else "sum", batch, charged)
 
-    def fusion(
-        self, modes: tuple[Mode, ...], combine: str, batch: tuple[str, ...], charged: list[Access], unpaid: float
-    ) -> Fusion:
+    def fusion(self, modes: tuple[Mode, ...], combine: str, batch: tuple[str, ...], charged: list[Access]) -> Fusion:
         copies = float(prod(self.problem.extents[loop] for loop in batch))
         volume = self.problem.volume(self.statement.loops) / copies
         names = frozenset(access.tensor for access in charged)
-        return Fusion(self.statement.name, copies, volume, modes, combine, names, unpaid)
+        return Fusion(self.statement.name, copies, volume, modes, combine, names)
 
     def mode(self, name: str, arrays: tuple[Array, ...], batch: tuple[str, ...]) -> Mode:
         program = self.program(self.statement.loops, batch, arrays)
@@ -275,8 +262,3 @@ class _Builder:
 
 def _term(inequality: Inequality, program: Program) -> Term:
     return Term(tuple(map(float, inequality.s)), inequality.log_constant(program.extents), inequality, None)
-
-
-def log_volume(fusion: Fusion) -> float:
-    """Logarithm of the multiplications of one copy."""
-    return log(fusion.volume)

@@ -66,7 +66,8 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | Non
     accesses = [(s, a) for s in problem.statements for a in (s.output, *s.operands) if a.tensor == tensor]
     around = list(dict.fromkeys(statement for statement, _ in accesses))
     producers = [s for s in around if s.output.tensor == tensor]
-    if not producers or len(producers) == len(around) or problem.classes[tensor].kind != "intermediate":
+    value = problem.classes[tensor]
+    if not producers or len(producers) == len(around) or value.kind != "intermediate" or value.chunked:
         return None
     edges = [_edge(problem, statement, tensor, shares) for statement in around]
     if any(edge is None for edge in edges):

@@ -46,7 +46,8 @@ class ValueClass:
     """All words that can stand for one element of a tensor.
 
     kind       input (starts in slow memory), output (must end there, nothing else needs it) or intermediate
-    stored     an intermediate that is an output of the cascade as well
+    stored     an output of the cascade that something else needs, or a version of an input that is one
+    chunked    a dimension counts chunks and was dropped: an element stands for several, with sums of their own
     elements   how many elements are used at all
     width      words of fast memory and of traffic for one element (1, unless tensors have different word sizes)
     """
@@ -57,6 +58,7 @@ class ValueClass:
     width: float = 1.0
     stored: bool = False
     members: tuple[str, ...] = ()
+    chunked: bool = False
 
 
 @dataclass(frozen=True)

@@ -220,12 +220,18 @@ class _Reader:
             if kind == "intermediate" and not accesses and not stored:
                 continue
             elements = self._elements(members, accesses, kind, stored, coupling)
-            found[name] = ValueClass(name, kind, elements, self._width(members), stored, tuple(members))
+            found[name] = ValueClass(
+                name, kind, elements, self._width(members), stored, tuple(members), self._chunked(members)
+            )
         for tensor in self.cascade.outputs:
             if self.classes.place(tensor.name) is None and not self.cascade.einsum(tensor.name).conditions:
                 elements = self._touched(self._whole_tensor(tensor.name), None)
                 found[tensor.name] = ValueClass(tensor.name, "output", elements, self._width([tensor.name]))
         return found
+
+    def _chunked(self, members: list[str]) -> bool:
+        """Whether a version has a dimension of chunks, or of steps of a recurrence, that its class lacks."""
+        return any(whole(self.cascade, self.cascade.access(member), self.values).partial for member in members)
 
     def _width(self, members: list[str]) -> float:
         """Words of the smallest version of an element."""

@@ -20,7 +20,7 @@ def verify(record: Record) -> float:
     """Words proven by the certificate; ValueError when a condition fails or the value claimed is larger."""
     parts = [verify(part) for part in record.get("parts", ())]
     if "modes" in record:
-        proven = record["copies"] * (_segments(record) - record["unpaid"])
+        proven = record["copies"] * _segments(record)
     elif "edges" in record:
         proven = _joint(record)
     elif "unpaid" in record:

@@ -217,3 +217,25 @@ def test_row_statistics_are_no_statements_and_outputs_always_count() -> None:
     assert {(f.tensor, f.rank, f.passes) for f in problem.passes} == {("X", "m", 3)}
     found = lower_bound(problem, np.array([3.0, 7.0]), "no-recompute").words
     assert found == pytest.approx([5 * 7 + 2 * 5 * (7 - 3) + 5, 2 * 5 * 7 + 5], rel=1e-6)
+
+
+def test_sums_of_chunks_are_not_taken_for_sums_of_whole_ranks() -> None:
+    """KV[c] needs one chunk of keys, not all: it is never counted as rebuilt from whole fibers."""
+    cascade = Cascade.parse(
+        """
+        cascade: chunks
+        variables: {M0: 4}
+        ranks: {p: P, m: M, e: E, f: F}
+        partition: {m: {outer: m1, inner: m0, size: M0}}
+        inputs: {Q: [p, e], K: [m, e], V: [m, f]}
+        outputs: [O]
+        einsums:
+          - KV[m1,e,f] = K[m1*M0+m0,e] * V[m1*M0+m0,f]
+          - O[p,m1,f] = Q[p,e] * KV[m1,e,f]
+        """
+    )
+    problem = read_problem(cascade, {"P": 32, "M": 32, "E": 8, "F": 8})
+    assert problem.classes["KV"].chunked
+    for label in ("recompute-safe", "no-recompute"):
+        found = lower_bound(problem, np.array([20.0, 100.0]), label)
+        assert not any("joint" in theorem or "fused" in theorem or "cut" in theorem for theorem in found.theorems)
