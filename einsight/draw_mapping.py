@@ -11,6 +11,7 @@ from einsight.svg import LINE, Svg, text_width
 from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
+from mappings.stages import PipelineStage, StagePipeline
 
 LOOP, HELD, BRANCH, CHOICE = "#f3f7fc", "#ffffff", "#eef1f4", "#f7f4ee"
 UNITS = ("#fdf0dc", "#dff0df", "#f6dfe3", "#e8e2f5", "#dcf0f3")
@@ -96,9 +97,31 @@ def _draw(picture: Svg, block: Block, x: float, y: float, width: float) -> None:
 
 
 def _nest(mapping: MappingFile) -> tuple[Block, ...]:
+    if mapping.pipeline is not None:
+        return (_pipeline(mapping.pipeline),)
     units = dict.fromkeys(_units(mapping.nest))
     fills = {unit: UNITS[number % len(UNITS)] for number, unit in enumerate(units)}
     return _blocks(mapping.nest, fills)
+
+
+def _pipeline(pipeline: StagePipeline) -> Block:
+    """The stages from top to bottom, in the colour of what they occupy."""
+    parts = dict.fromkeys(stage.on for stage in pipeline.stages if stage.on is not None)
+    fills = {part: UNITS[number % len(UNITS)] for number, part in enumerate(parts)}
+    stages = [Block(_stage(stage), fills.get(stage.on or "", HELD)) for stage in pipeline.stages]
+    rows = f", rows apart by {', '.join(pipeline.serial)}" if pipeline.serial else ""
+    return Block(f"pipeline over a trace{rows}", BRANCH, tuple(stages))
+
+
+def _stage(stage: PipelineStage) -> str:
+    text = stage.stage + (f" on {stage.on}" if stage.on else "")
+    text += f" ({', '.join(stage.computes)})" if stage.computes else ""
+    text += f", along {', '.join(stage.along)}" if stage.along else ""
+    waits = [
+        name if str(distance) == "0" else f"{name} {distance} tiles back" for name, distance in stage.after.items()
+    ]
+    text += f", after {', '.join(waits)}" if waits else ""
+    return text + (f", when {stage.when}" if stage.when is not None else "")
 
 
 def _units(nodes: Sequence[Node]) -> Iterator[str]:
