@@ -89,6 +89,13 @@ class LeafWork:
     @cached_property
     def weight(self) -> Array:
         """1 in tile classes where the leaf runs and 0 elsewhere, or its even share where it is spread."""
+        named = [gate.loop.name for gate in self.gates]
+        if self.leaf.spread is not None and self.leaf.spread not in named:
+            raise SpecError(
+                f"{self.leaf.name} is in no loop over '{self.leaf.spread}' that it does not iterate"
+                f"{nearest(self.leaf.spread, named)}",
+                key=join_key(self.leaf.key, "spread"),
+            )
         gated = {
             self.space.loops.index(gate.loop): "spread" if self.leaf.spread == gate.loop.name else gate.side
             for gate in self.gates
@@ -143,6 +150,9 @@ class LeafWork:
         if self.leaf.temporal is None:
             return rest
         key = join_key(self.leaf.key, "temporal")
+        twice = next((rank for rank in self.leaf.temporal if self.leaf.temporal.count(rank) > 1), None)
+        if twice:
+            raise SpecError(f"the rank '{twice}' occurs twice", key=key)
         for rank in self.leaf.temporal:
             if rank not in rest:
                 raise SpecError(f"{self.leaf.name} has no rank '{rank}' left to iterate{nearest(rank, rest)}", key=key)

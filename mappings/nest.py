@@ -117,7 +117,7 @@ class Binder:
     def _phase(self, body: Part) -> PhaseNest:
         leaves = tuple(_leaves(body))
         if not leaves:
-            raise SpecError("a phase computes nothing")
+            raise SpecError("a phase computes nothing: a stall has to stand in a sequence inside the loops", key="nest")
         holds: list[Hold] = []
         for leaf in leaves:
             holds += [hold for hold in leaf.holds if hold not in holds]
@@ -138,7 +138,7 @@ class Binder:
                 loops += self._loops(node, "for", here)
             elif isinstance(node, Grid):
                 loops += self._loops(node, "grid", here)
-                self.slots[loops[-1]] = self._number(node.slots, join_key(here, "slots"), least=1)
+                self.slots[loops[-1]] = self._whole(node.slots, join_key(here, "slots"))
             elif isinstance(node, (Keep, Stage)):
                 holds += self._holds(node, loops, here)
             elif isinstance(node, Select):
@@ -150,7 +150,7 @@ class Binder:
                     self._walk(child, loops, holds, join_key(place, index) or place)
                     for index, child in enumerate(node.children)
                 )
-                depth = None if node.depth is None else self._number(node.depth, join_key(here, "depth"), least=1)
+                depth = None if node.depth is None else self._whole(node.depth, join_key(here, "depth"))
                 parts.append(Block(node.kind, inside, loops, depth) if len(inside) > 1 else inside[0])
             elif isinstance(node, Stall):
                 cycles = self._number(node.stall, join_key(here, "stall"), least=0)
@@ -171,9 +171,7 @@ class Binder:
         known = {*self.cascade.ranks, *self.cascade.partitions, *self.inner_of, *self.outer_of}
         if name not in known:
             raise SpecError(f"cascade '{self.cascade.name}' has no rank '{name}'{nearest(name, known)}", key=key)
-        size = self._number(chunk, key, least=1)
-        if not (size == np.floor(size)).all():
-            raise SpecError(f"expected a whole number of coordinates, '{chunk}' is {float(size.max()):g}", key=key)
+        size = self._whole(chunk, key)
         if name in self.outer_of:
             base = self.outer_of[name]
             return Loop(name, base, size * self.partition_size(base), grid)
@@ -210,7 +208,7 @@ class Binder:
         buffers = (
             np.ones((self.points, 1))
             if isinstance(kept.buffers, str)
-            else self._number(kept.buffers, join_key(key, "buffers"), least=1)
+            else self._whole(kept.buffers, join_key(key, "buffers"))
         )
         return Hold(level, name, kept.tensors, buffers, rolling, kept.overflow == "spill", staged, loops, key)
 
@@ -246,6 +244,8 @@ class Binder:
             value = np.asarray(condition.evaluate(self.env))
         except SpecError as error:
             raise error.located(key=key) from None
+        if value.dtype.kind not in "biuf":
+            raise SpecError(f"expected a condition, '{condition}' is {value.flat[0]!r}", key=key)
         if value.size and not (value == value.flat[0]).all():
             raise StructureVaries(condition)
         return bool(value.flat[0])
@@ -256,6 +256,13 @@ class Binder:
         except SpecError as error:
             raise error.located(key=key) from None
         return as_points(value, self.points, key, least, str(expression))
+
+    def _whole(self, expression: Expression, key: str | None) -> Array:
+        """A number of things, at least 1."""
+        number = self._number(expression, key, least=1)
+        if (number != np.floor(number)).any():
+            raise SpecError(f"expected a whole number, '{expression}' is {float(number.max()):g}", key=key)
+        return number
 
 
 class StructureVaries(Exception):

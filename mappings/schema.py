@@ -162,7 +162,7 @@ def _parse_node(item: Any, key: str) -> Node:
     kinds = [kind for kind in _KINDS if kind in item]
     if len(kinds) != 1:
         found = ", ".join(map(str, item)) or "nothing"
-        hint = nearest(str(next(iter(item), "")), _KINDS) if not kinds else ""
+        hint = nearest(str(next(iter(item))), _KINDS) if item and not kinds else ""
         raise SpecError(f"expected exactly one of {', '.join(_KINDS)}, found {found}{hint}", key=key)
     kind = kinds[0]
     if kind in _BRANCHES:

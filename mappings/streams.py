@@ -56,7 +56,10 @@ class StreamLowering:
 
     def _pause(self, pause: Pause, after: tuple[Dependence, ...]) -> Step:
         if pause.unit is not None:
-            self.machine.unit(pause.unit)
+            try:
+                self.machine.unit(pause.unit)
+            except SpecError as error:
+                raise error.located(key=pause.name.removeprefix("stall ")) from None
         clock = self.machine.clock_hz if pause.unit is None else self.machine.units[pause.unit].clock_hz
         return Step(pause.name, None, 0.0, pause.cycles / column(clock), after)
 

@@ -9,7 +9,7 @@ recurrences are summed over tile classes. Streams of one phase share resources; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +66,12 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
 
 def _one_by_one_s(phase: Phase, points: int) -> Array:
     """Seconds if every tile ended before the next one began: few tiles have little to overlap with."""
+    if any(stream.hidden_fill for stream in phase.streams):
+        return np.full(points, np.inf)
     total = np.zeros(points)
     for stream in phase.streams:
-        lone_s = np.asarray(tile_latency_s(stream))
-        total = total + _total(lone_s, stream) * _points(stream.instances, points)
-    return np.where([any(stream.hidden_fill for stream in phase.streams)], np.inf, total)
+        total = total + _total(tile_latency_s(stream), stream) * _points(stream.instances, points)
+    return total
 
 
 @dataclass(frozen=True)
@@ -101,24 +102,30 @@ class Candidate:
 class Ends:
     """The first and the last tile of a stream: what comes before a resource's first work, and after its last.
 
-    first, last  places of the two tiles in a (points, classes) array
+    tiles  the stream reduced to its first (class 0) and last tile (class 1); None where fill and drain are hidden
     """
 
-    stream: Stream
-    paths: TilePaths
-    first: tuple[NDArray[np.intp], NDArray[np.intp]]
-    last: tuple[NDArray[np.intp], NDArray[np.intp]]
+    tiles: Stream | None
+    paths: TilePaths | None
+    chosen: NDArray[np.intp]
     points: int
 
     @classmethod
     def of(cls, stream: Stream, points: int) -> Ends:
         """Find the paths through both tiles."""
-        rows, classes = np.arange(points), stream.counts.shape[1]
+        classes = stream.counts.shape[1]
+        both = [np.broadcast_to(np.asarray(tile) % classes, (points,)) for tile in (stream.first, stream.last)]
+        chosen = np.stack(both, axis=1)
+        if stream.hidden_fill:
+            return cls(None, None, chosen, points)
 
-        def at(tile: NDArray[np.intp] | int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-            return rows, np.broadcast_to(np.asarray(tile) % classes, (points,))
+        def at(values: Array | float) -> Array:
+            wide = np.broadcast_to(np.asarray(values, dtype=float), (points, classes))
+            return np.take_along_axis(wide, chosen, axis=1)
 
-        return cls(stream, tile_paths_s(stream), at(stream.first), at(stream.last), points)
+        steps = tuple(replace(step, busy_s=at(step.busy_s), latency_s=at(step.latency_s)) for step in stream.steps)
+        tiles = replace(stream, steps=steps, counts=np.ones((points, 2)))
+        return cls(tiles, tile_paths_s(tiles), chosen, points)
 
     def idle_s(self, resource: str) -> tuple[Array, Array]:
         """Seconds that a resource idles before and in the first tile's work, and in and after the last tile's.
@@ -126,16 +133,15 @@ class Ends:
         Before a step of the lone first tile can start, the resource has at most the tile's earlier steps to do; after
         a step of the lone last tile, at most the later ones.
         """
-        steps = [index for index, step in enumerate(self.stream.steps) if step.resource == resource]
-        if self.stream.hidden_fill:
+        if self.tiles is None or self.paths is None:
             return np.zeros(self.points), np.zeros(self.points)
-        return self._idle(self.paths.starts, steps, self.first), self._idle(self.paths.tails, steps, self.last)
+        steps = [index for index, step in enumerate(self.tiles.steps) if step.resource == resource]
+        return self._idle(self.paths.starts, steps, 0), self._idle(self.paths.tails, steps, 1)
 
-    def _idle(
-        self, waits: Sequence[Array], steps: Sequence[int], tile: tuple[NDArray[np.intp], NDArray[np.intp]]
-    ) -> Array:
-        busy = [self._wide(np.asarray(self.stream.steps[step].busy_s, dtype=float))[tile] for step in steps]
-        wait = [self._wide(waits[step])[tile] for step in steps]
+    def _idle(self, waits: Sequence[Array], steps: Sequence[int], tile: int) -> Array:
+        assert self.tiles is not None
+        busy = [np.asarray(self.tiles.steps[step].busy_s)[:, tile] for step in steps]
+        wait = [waits[step][:, tile] for step in steps]
         idle = np.zeros(self.points)
         for own, before in zip(busy, wait, strict=True):
             done = sum((np.where(other < before, more, 0.0) for other, more in zip(wait, busy, strict=True)), idle * 0)
@@ -144,13 +150,11 @@ class Ends:
 
     def around_s(self, recurrent: Array) -> Array:
         """Seconds by which the first or the last tile lasts longer than its recurrence."""
-        if self.stream.hidden_fill:
+        if self.tiles is None:
             return np.zeros(self.points)
-        longer = self._wide(tile_latency_s(self.stream, self.paths) - recurrent)
-        return np.maximum(0.0, np.maximum(longer[self.first], longer[self.last]))
-
-    def _wide(self, values: Array) -> Array:
-        return np.broadcast_to(values, (self.points, self.stream.counts.shape[1]))
+        wide = np.broadcast_to(recurrent, (self.points, recurrent.shape[1]))
+        longer = tile_latency_s(self.tiles, self.paths) - np.take_along_axis(wide, self.chosen, axis=1)
+        return np.asarray(np.maximum(0.0, longer.max(axis=1)))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,26 +86,44 @@ def tile_paths_s(stream: Stream) -> TilePaths:
     shape = _shape(stream)
     forward = [(first, then, active, busy[first] + latency[first]) for first, then, active in edges]
     backward = [(then, first, active, latency[first] + busy[then]) for first, then, active in edges]
-    starts = _longest([np.zeros(shape) for _ in stream.steps], forward, stream.name)
-    tails = _longest([np.broadcast_to(more, shape).copy() for more in latency], backward, stream.name)
+    try:
+        starts = _longest([np.zeros(shape) for _ in stream.steps], forward, stream.name)
+        tails = _longest([np.broadcast_to(more, shape).copy() for more in latency], backward, stream.name)
+    except CycleError:
+        raise EinsightError(f"stream '{stream.name}': steps wait for each other within one tile") from None
     return TilePaths(tuple(starts), tuple(tails))
 
 
-def _longest(values: list[Array], edges: Sequence[tuple[int, int, NDArray[np.bool_], Array]], name: str) -> list[Array]:
-    """Relax values[then] to at least values[first] + seconds along (first, then, active, seconds) until none grows.
+Path = tuple[int, int, NDArray[np.bool_], Array]
 
-    Each round lengthens the known part of every path by at least one step. Where distances vary over the points the
-    graphs of all points are relaxed together, so one topological order need not exist.
+
+def _longest(values: list[Array], edges: Sequence[Path], name: str) -> list[Array]:
+    """Raise values[then] to at least values[first] + seconds along each (first, then, active, seconds).
+
+    Where distances vary over the points the graphs of all points are relaxed together, so one topological order need
+    not exist; each round then lengthens the known part of every path by at least one step.
     """
+    fixed = all(active.all() for _, _, active, _ in edges)
     for _ in range(len(values) + 1):
         changed = False
-        for first, then, active, seconds in edges:
-            reached = np.where(active, np.maximum(values[then], values[first] + seconds), values[then])
-            if (reached > values[then]).any():
-                values[then], changed = reached, True
+        for first, then, active, seconds in _ordered(edges) if fixed else edges:
+            reached = values[first] + seconds
+            if not fixed:
+                reached = np.where(active, reached, 0.0)
+                changed = changed or bool((reached > values[then]).any())
+            np.maximum(values[then], reached, out=values[then])
         if not changed:
             return values
     raise EinsightError(f"stream '{name}': steps wait for each other within one tile")
+
+
+def _ordered(edges: Sequence[Path]) -> list[Path]:
+    """Edges such that all into a step come before those out of it; CycleError where there is no such order."""
+    before: dict[int, set[int]] = {}
+    for first, then, _, _ in edges:
+        before.setdefault(then, set()).add(first)
+    place = {step: number for number, step in enumerate(TopologicalSorter(before).static_order())}
+    return sorted(edges, key=lambda edge: place[edge[0]])
 
 
 def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:

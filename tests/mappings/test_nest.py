@@ -32,7 +32,7 @@ def body(nest: list[Any], points: int = 1, **env: Any) -> Any:
         ([{"for": {"m": 0}}, PRODUCT], "nest[0].for.m: expected at least 1, found 0"),
         ([{"for": {"m": -3}}, PRODUCT], "nest[0].for.m: expected at least 1, found -3"),
         ([{"for": {"m": "M - 8"}}, PRODUCT], "nest[0].for.m: expected at least 1, 'M - 8' is 0"),
-        ([{"for": {"m": 2.5}}, PRODUCT], "nest[0].for.m: expected a whole number of coordinates, '2.5' is 2.5"),
+        ([{"for": {"m": 2.5}}, PRODUCT], "nest[0].for.m: expected a whole number, '2.5' is 2.5"),
         ([{"for": {"m": "'all'"}}, PRODUCT], "nest[0].for.m: expected a number, ''all'' is 'all'"),
         ([{"for": {"m": "MM"}}, PRODUCT], "nest[0].for.m: unknown name 'MM' (did you mean 'M'?) in 'MM'"),
         (
