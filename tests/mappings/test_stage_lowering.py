@@ -198,7 +198,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         ("select: {from: keys, keep: value_fetch_num}", "latency: 1", "selects nothing"),
         ("keep: value_fetch_num", "keep: keys + 1", "row 1: the stage 'select' cannot select 11 of 10 values"),
         ("ops: {mac: value_fetch_num * 64, add: 1}", "latency: 2", "has no operations"),
-        ("pipeline:", "nest: [{compute: QK, on: x}]\npipeline:", "a nest or a pipeline, found both"),
+        ("pipeline:", "nest: [{compute: QK, on: x}]\npipeline:", "a mapping is a nest"),
         ("    - stage: select", "    - stage: select\n      op: 1", "op"),
     ],
 )
