@@ -122,6 +122,8 @@ class _Rows:
         given = {**machine.names(), **machine.variables, **settings}
         self.given = {name: column(value) if np.ndim(value) else value for name, value in given.items()}
         env = self._environment({**self.columns, FIRST: np.ones(len(trace))})
+        self.first: NDArray[np.intp]
+        self.other: NDArray[np.intp]
         self._require(env)
         self.heads = self._whole(pipeline.heads, env, "heads", 0)
         self.queries = self._whole(pipeline.queries, env, "queries", 1)
@@ -182,8 +184,8 @@ class _Rows:
         self.kinds = len(self.example)
         shared = bool((self.queries > 1).any())
         self.classes = self.kinds * 2 if shared else self.kinds
-        self.first: NDArray[np.intp] = kind.reshape(-1)
-        self.other: NDArray[np.intp] = self.first + self.kinds if shared else self.first
+        self.first = kind.reshape(-1)
+        self.other = self.first + self.kinds if shared else self.first
 
     def _environment(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self.given, **{name: np.asarray(cells)[np.newaxis, :] for name, cells in columns.items()}}
