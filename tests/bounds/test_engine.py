@@ -94,14 +94,12 @@ def test_gaps_of_attention() -> None:
 
 
 def test_asymptotic_gap_is_at_most_four_thirds() -> None:
-    d, n = 4096, 2**24
+    d, n = 4096, 2**19
     memory = d * d * np.array([2.0**-6, 2.0**-4, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
-    heads = dense(2, d)
     u = d / np.sqrt(memory)
     best = np.where(u <= 1, 4 * u**2, np.where(u <= 2, (1 + u) ** 2, 4 * u + 1))  # tiles of any real size
     lower = lower_bound(attention_problem(dense(n, d)), memory).words / n**2
     assert np.all(best / lower <= 4 / 3 + 2e-3)
-    assert heads.d == d
 
 
 # Products
@@ -165,7 +163,7 @@ def test_the_same_tensor_twice_is_not_charged_twice() -> None:
 
 
 def test_bounds_never_increase_with_memory() -> None:
-    for seed in range(25):
+    for seed in range(8):
         problem = attention_problem(random_case(seed).heads)
         memory = np.arange(6.0, 60.0)
         for label in ("any-algorithm", "recompute-safe", "no-recompute"):

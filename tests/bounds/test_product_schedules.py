@@ -70,7 +70,7 @@ def _swap(machine: Machine, old: set, new: set, is_output: bool) -> None:
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_words_and_footprint_are_those_of_the_execution(seed: int) -> None:
     generator = np.random.default_rng([seed, 3])
     problem = product_problem(generator)
