@@ -50,11 +50,21 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
     """The roles of ranks in a cascade with scores; SpecError where it has none. Sizes in `env` may be placeholders."""
     problem = read_problem(cascade, env)
     row, column = find_scores(problem.statements, problem.name)
-    made = {s.output.tensor: s for s in problem.statements}
-    consumer = next(s for s in problem.statements if column in s.reduced and row in s.loops)
-    producer = next(made[a.tensor] for a in consumer.operands if a.tensor in made)
-    kept = [loop for loop in consumer.output.loops if loop not in producer.loops]
-    return ScoreRanks((row, column), (*producer.reduced, *kept))
+    made = {statement.output.tensor for statement in problem.statements}
+    scores = {
+        access.tensor
+        for s in problem.statements
+        if column in s.reduced and row in s.loops
+        for access in s.operands
+        if access.tensor in made
+    }
+    widths: dict[str, None] = {}
+    for statement in problem.statements:
+        touched = {statement.output.tensor, *(access.tensor for access in statement.operands)}
+        if touched & scores:
+            shared = [a for a in (statement.output, *statement.operands) if a.tensor in scores]
+            widths |= dict.fromkeys(loop for loop in statement.loops if all(loop not in a.loops for a in shared))
+    return ScoreRanks((row, column), tuple(widths))
 
 
 def find_scores(statements: Sequence[Statement], cascade: str) -> tuple[str, str]:

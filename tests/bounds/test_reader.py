@@ -113,6 +113,7 @@ def test_backward_pass_has_one_class_of_scores_with_two_producers() -> None:
     needs = {(s.name, a.tensor): a.needs for s in problem.statements for a in s.operands}
     assert needs["DV", "QK"] == ("QK",)
     assert needs["DQ", "QK"] == ("DA", "QK")
+    assert set(score_ranks(Cascade.load("attention-backward"), SIZES).widths) == {"e", "f"}
     memory = np.array([64.0, 1000.0, 5000.0])
     for label in ("recompute-safe", "no-recompute"):
         for certificate in lower_bound(problem, memory, label).certificates:
