@@ -158,7 +158,6 @@ class Cluster(_Closing):
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """What came out of each task. Raises EinsightError when the scheduler or all workers are lost."""
-        from distributed import FIRST_COMPLETED as first
         from distributed import wait as wait_for
 
         source = iter(tasks)
@@ -171,7 +170,7 @@ class Cluster(_Closing):
             if not pending:
                 return
             futures = list(pending)
-            for future in self._guarded(partial(wait_for, futures, return_when=first)).done:
+            for future in self._guarded(partial(wait_for, futures, return_when="FIRST_COMPLETED")).done:
                 task = pending.pop(future)
                 if future.status == "finished":
                     outcome = self._guarded(future.result)
@@ -230,9 +229,10 @@ def _connect(address: str) -> Any:
     import logging
 
     # What Dask reports of lost workers is handled here.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        client = Client(address, timeout=_ANSWER_S, set_as_default=False)
+        client = Client(address, timeout=_ANSWER_S)
     except (OSError, TimeoutError, ValueError) as error:
         reason = "" if isinstance(error, OSError | TimeoutError) else f" ({error})"
         raise SpecError(f"no Dask scheduler answers at {address}{reason}", key="--scheduler") from None

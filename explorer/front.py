@@ -72,4 +72,3 @@ def full_points(store: Store, points: NDArray[np.int64]) -> list[dict[str, Any]]
     for part in store.chunks(names, points=points):
         rows += [{**constants, **dict(zip(names, row, strict=True))} for row in zip(*part, strict=True)]
     return rows
-

@@ -49,13 +49,15 @@ def models_digest(
     plans = [mapping]
     if end_to_end and mapping.header.linear_layers is not None:
         plans.append(Plan.load(mapping.header.linear_layers))
-    return text_digest([
-        _content(cascade_data(cascade)),
-        _content(architecture.data()),
-        [[_content(plan.data), plan.table.columns if plan.table else None] for plan in plans],
-        None if workload is None else _content(workload.data()),
-        end_to_end,
-    ])
+    return text_digest(
+        [
+            _content(cascade_data(cascade)),
+            _content(architecture.data()),
+            [[_content(plan.data), plan.table.columns if plan.table else None] for plan in plans],
+            None if workload is None else _content(workload.data()),
+            end_to_end,
+        ]
+    )
 
 
 def _content(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,9 +122,11 @@ def _checked(study: Study, candidates: Inputs, usual: bool) -> Study:
     results = {name for known in found.values() if known for name in known}
     complete = all(known is not None for known in found.values())
     if complete:
-        columns = study.columns if not usual else {
-            name: column for name, column in study.columns.items() if column.value.names <= results
-        }
+        columns = (
+            study.columns
+            if not usual
+            else {name: column for name, column in study.columns.items() if column.value.names <= results}
+        )
         study = replace(study, columns=columns)
         _check_expressions(study, results)
     models = {

@@ -153,23 +153,30 @@ def seconds_per_point(ready: Plan) -> float:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: points stored in all, of how many, failed, and stored by this run in so many seconds."""
+    """How far a sweep is.
+
+    stored  points in the store, of a total
+    failed  of these
+    added   by this process
+    gained  by all processes that work on it, in the time since this one began
+    """
 
     stored: int
     total: int
     failed: int
     added: int
+    gained: int
     elapsed_s: float
 
     @property
     def per_s(self) -> float:
-        """Points that this run stores in a second."""
-        return self.added / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Points that are stored in a second."""
+        return self.gained / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
     def left_s(self) -> float:
         """Seconds until the end at this rate, infinite before the first batch."""
-        return (self.total - self.stored) / self.per_s if self.added else math.inf
+        return (self.total - self.stored) / self.per_s if self.gained else math.inf
 
 
 Show = Callable[[Progress], None]
@@ -186,6 +193,7 @@ class _Run:
         self._done = store.done()
         self._start = time.perf_counter()
         self._before = self._stored = store.count()
+        self._added = 0
         self._failed = store.count("error IS NOT NULL")
         self.report()
 
@@ -193,7 +201,8 @@ class _Run:
         """Show how far the sweep is."""
         self._total = total or self._total
         elapsed_s = time.perf_counter() - self._start
-        self._show(Progress(self._stored, self._total, self._failed, self._stored - self._before, elapsed_s))
+        gained = self._stored - self._before
+        self._show(Progress(self._stored, self._total, self._failed, self._added, gained, elapsed_s))
 
     def complete(self, batches: range, task: Callable[[int], Task]) -> None:
         """Return when every batch is done, by this process or by another one."""
@@ -203,6 +212,7 @@ class _Run:
                 self.store.commit(outcome)
                 self._done.add(outcome.task.batch)
                 self._stored += len(outcome.task.points)
+                self._added += len(outcome.task.points)
                 self._failed += sum(error is not None for error in outcome.errors)
                 self.report()
             left = [batch for batch in left if batch not in self._done]
@@ -211,6 +221,7 @@ class _Run:
                 time.sleep(_POLL_S)
                 self._done |= self.store.done()
                 self._stored = self.store.count()
+                self._failed = self.store.count("error IS NOT NULL")
                 self.report()
                 left = [batch for batch in left if batch not in self._done]
 
@@ -279,4 +290,3 @@ def _values(ready: Plan, store: Store, points: list[int]) -> tuple[NDArray[np.fl
         return np.full((len(points), len(names)), np.nan), stored
     values = np.column_stack([found[o.name][place] * o.sign for o in ready.objectives])
     return values, stored & (found["feasible"][place] == 1)
-

@@ -149,9 +149,7 @@ class Store:
         names = ["point", "key", *task.inputs, *outcome.columns, "feasible", "error"]
         places = ", ".join("?" * len(names))
         with _explained(self.folder), self._transaction():
-            marked = self._connection.execute(
-                "UPDATE batches SET done = 1 WHERE number = ? AND NOT done", [task.batch]
-            )
+            marked = self._connection.execute("UPDATE batches SET done = 1 WHERE number = ? AND NOT done", [task.batch])
             if marked.rowcount == 1:
                 columns = ", ".join(map(_quoted, names))
                 self._connection.executemany(f"INSERT INTO points ({columns}) VALUES ({places})", rows)

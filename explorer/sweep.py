@@ -1,19 +1,19 @@
 """A sweep: the space of design points from one YAML file, how it is sampled, and what is wanted of each point.
 
-    sweep: array-sizes
-    mapping: [fusemax-architecture, fusemax-binding]
-    workload: bert-base
-    variables:
-      W: [64, 128, 256]
-      L: {from: 1024, to: 1Mi, scale: log2}
-    zips:
-      - {buffer: [8 MiB, 16 MiB], dram_bandwidth: [200 GiB/s, 400 GiB/s]}
-    constraints: [W <= L / 4, energy <= 2 J]
-    columns:
-      latency: {value: latency_s, dimension: s}
-      energy: {value: energy_j, dimension: j}
-    objectives: [latency, energy]
-    sampler: grid
+sweep: array-sizes
+mapping: [fusemax-architecture, fusemax-binding]
+workload: bert-base
+variables:
+  W: [64, 128, 256]
+  L: {from: 1024, to: 1Mi, scale: log2}
+zips:
+  - {buffer: [8 MiB, 16 MiB], dram_bandwidth: [200 GiB/s, 400 GiB/s]}
+constraints: [W <= L / 4, energy <= 2 J]
+columns:
+  latency: {value: latency_s, dimension: s}
+  energy: {value: energy_j, dimension: j}
+objectives: [latency, energy]
+sampler: grid
 """
 
 from __future__ import annotations

@@ -133,13 +133,15 @@ def _forecast(ready: Plan, workers: int | None, folder: Path | None) -> dict[str
 
 def _dry_text(document: dict[str, Any]) -> str:
     space = f"{document['space']:,}" if document["space"] else "not countable: a range is continuous"
-    return render_fields([
-        ("sweep", document["sweep"]),
-        ("space", f"{space}" + (" points before constraints" if document["space"] else "")),
-        ("points", f"{document['points']:,} to evaluate ({document['sampler']}), {document['stored']:,} stored"),
-        ("rate", f"{1 / document['seconds_per_point']:,.0f} points/s on each of {document['workers']} processors"),
-        ("time", f"about {_duration(document['estimated_s'])}"),
-    ])
+    return render_fields(
+        [
+            ("sweep", document["sweep"]),
+            ("space", f"{space}" + (" points before constraints" if document["space"] else "")),
+            ("points", f"{document['points']:,} to evaluate ({document['sampler']}), {document['stored']:,} stored"),
+            ("rate", f"{1 / document['seconds_per_point']:,.0f} points/s on each of {document['workers']} processors"),
+            ("time", f"about {_duration(document['estimated_s'])}"),
+        ]
+    )
 
 
 def _text(document: dict[str, Any], ready: Plan, out: str) -> str:
@@ -193,7 +195,7 @@ class _ProgressLine:
             return
         self._next = now + (_LINE_S if self._terminal else _LOG_LINE_S)
         line = f"{progress.stored:,}/{progress.total:,} points"
-        if progress.added:
+        if progress.gained:
             line += f", {progress.per_s:,.0f}/s, {_duration(progress.left_s)} left"
         if progress.failed:
             line += f", {progress.failed:,} failed"

@@ -13,9 +13,7 @@ from explorer.pareto import pareto_front
 
 
 def by_definition(values: NDArray[np.float64]) -> list[bool]:
-    return [
-        not np.isnan(a).any() and not any(bool((b <= a).all() and (b < a).any()) for b in values) for a in values
-    ]
+    return [not np.isnan(a).any() and not any(bool((b <= a).all() and (b < a).any()) for b in values) for a in values]
 
 
 @settings(max_examples=150)

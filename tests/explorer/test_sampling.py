@@ -58,7 +58,7 @@ def test_repeated_points_are_left_out_in_order() -> None:
 @pytest.mark.parametrize("space", [SPACE, OPEN])
 def test_a_constraint_that_excludes_all_is_named(space: Space) -> None:
     sampler = Grid() if space is SPACE else Draw(kind="sobol", points=64)
-    with pytest.raises(SpecError, match="no point of the space satisfies 'x > 60'$"):
+    with pytest.raises(SpecError, match=r"no point of the space satisfies 'x > 60'$"):
         draw(space, sampler, "x >= 1", "x > 60")
 
 

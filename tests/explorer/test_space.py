@@ -72,11 +72,13 @@ def test_lists_that_make_no_sense_are_refused(columns: dict[str, Any], message: 
 
 
 def test_points_of_the_grid_are_the_product_in_order() -> None:
-    space = Space((
-        list_axis({"mapping": ["a", "b"]}, ""),
-        list_axis({"x": [1, 2, 3], "y": [10, 20, 30]}, ""),
-        list_axis({"z": [0.5, 1.5]}, ""),
-    ))
+    space = Space(
+        (
+            list_axis({"mapping": ["a", "b"]}, ""),
+            list_axis({"x": [1, 2, 3], "y": [10, 20, 30]}, ""),
+            list_axis({"z": [0.5, 1.5]}, ""),
+        )
+    )
     inputs = space.grid(np.arange(space.size))
     found = list(zip(*(inputs[name].tolist() for name in space.names), strict=True))
     assert found == [(m, x, y, z) for m, (x, y), z in product("ab", [(1, 10), (2, 20), (3, 30)], [0.5, 1.5])]
