@@ -16,7 +16,7 @@ settings.load_profile("einsight")
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Skip `gpu` tests without a CUDA device and `browser` tests without a Chromium, each with the reason."""
-    for marker, reason in (("gpu", _why_no_gpu), ("browser", _why_no_browser)):
+    for marker, reason in (("gpu", why_no_gpu), ("browser", _why_no_browser)):
         marked = [item for item in items if item.get_closest_marker(marker)]
         missing = reason() if marked else None
         for item in marked:
@@ -24,7 +24,8 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=missing))
 
 
-def _why_no_gpu() -> str | None:
+def why_no_gpu() -> str | None:
+    """What this machine lacks for kernels on a GPU, or None."""
     if find_spec("torch") is None:
         return "torch is not installed (pip install 'einsight[gpu]')"
     import torch

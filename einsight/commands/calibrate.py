@@ -1,0 +1,22 @@
+"""`einsight calibrate`: measure what the GPU of this machine can do."""
+
+from __future__ import annotations
+
+import click
+
+from einsight.options import json_option
+from einsight.output import print_json
+
+
+@click.command(epilog="Example: einsight calibrate --out my-gpu.yaml")
+@click.option("--out", required=True, metavar="FILE.yaml", help="The file that the measured facts are written to.")
+@json_option
+def command(out: str, as_json: bool) -> None:
+    """Measure the hardware only: copies, products, exponentials, caches and launches. No attention kernel is run."""
+    from kernels.command import run_calibrate
+
+    facts = run_calibrate(out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"wrote {out}")
