@@ -47,7 +47,10 @@ class ScoreRanks:
 
 
 def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
-    """The roles of ranks in a cascade with scores; SpecError where it has none. Sizes in `env` may be placeholders."""
+    """The roles of ranks in an attention, whose scores go through a map; SpecError where there are none.
+
+    Sizes in `env` may be placeholders.
+    """
     problem = read_problem(cascade, env)
     row, column = find_scores(problem.statements, problem.name)
     made = {statement.output.tensor for statement in problem.statements}
@@ -58,6 +61,8 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
         for access in s.operands
         if access.tensor in made
     }
+    if not any(len(problem.classes[name].members) > 1 for name in scores):
+        raise SpecError(f"N and d are sizes of an attention, and {cascade.name} maps no scores: give its own sizes")
     widths: dict[str, None] = {}
     for statement in problem.statements:
         touched = {statement.output.tensor, *(access.tensor for access in statement.operands)}

@@ -192,6 +192,12 @@ def test_n_and_d_stand_for_the_sizes_of_attention(tmp_path: Path) -> None:
     assert (tmp_path / "bounds.html").exists()
 
 
+def test_n_and_d_are_refused_where_they_would_mean_something_else() -> None:
+    for name in ("linear-attention", "matmul"):
+        with pytest.raises(SpecError):
+            run_bounds(name, {"N": 512, "d": 64}, fast_memory="4096")
+
+
 def test_an_architecture_gives_memories_level_by_level() -> None:
     report = run_bounds("attention-1pass", {"N": 4096, "d": 64}, architecture="fusemax")
     assert report.memories
