@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from einsight.options import json_option, model_options, set_option
-from einsight.output import print_json, quantity
+from einsight.output import print_json, progress_line, quantity
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
     from explorer.settings import Setting
     from simulator.result import Result
+
+
+MOST_PHASES = 12
+"""Phases that the table shows one by one; the longest, when there are more."""
 
 
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Closed form, or a simulation of every tile.",
 )
+@click.option("--trace-file", metavar="FILE", help="CSV with the counts of a run, head by head, to simulate.")
 @click.option("--trace", metavar="FILE", help="Write a timeline for Perfetto (Chrome trace format).")
 @json_option
 def command(
@@ -40,27 +45,44 @@ def command(
     where: tuple[str, ...],
     end_to_end: bool,
     fidelity: Literal["analytic", "event"],
+    trace_file: str | None,
     trace: str | None,
     as_json: bool,
 ) -> None:
     """Simulate a cascade on an architecture: time, traffic, utilization, energy, and what bounds it."""
     from explorer.files import whole_file
     from simulator.simulate import simulate
+    from simulator.trace_run import simulate_trace
 
-    if mapping is None:
+    if trace_file is not None and (where or end_to_end):
+        raise click.UsageError("--trace-file goes neither with --where nor with --end-to-end")
+    if trace_file is None and mapping is None:
         raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
     with nullcontext() if trace is None else whole_file(trace) as partial:
-        result = simulate(
-            cascade=cascade,
-            architecture=architecture,
-            mapping=mapping,
-            workload=workload,
-            settings=settings,
-            where=where,
-            end_to_end=end_to_end,
-            fidelity=fidelity,
-            trace=partial,
-        )
+        if trace_file is not None:
+            result = simulate_trace(
+                trace_file,
+                mapping=mapping,
+                architecture=architecture,
+                workload=workload,
+                cascade=cascade,
+                settings=settings,
+                fidelity=fidelity,
+                timeline=partial,
+                progress=progress_line("simulating"),
+            )
+        else:
+            result = simulate(
+                cascade=cascade,
+                architecture=architecture,
+                mapping=mapping or "",
+                workload=workload,
+                settings=settings,
+                where=where,
+                end_to_end=end_to_end,
+                fidelity=fidelity,
+                trace=partial,
+            )
     if trace:
         click.echo(f"wrote {trace}", err=True)
     if as_json:
@@ -80,19 +102,25 @@ def _report(result: Result) -> str:
 
 def _summary(document: dict[str, Any]) -> str:
     area = document["area_mm2"]
-    return render_fields([
-        ("latency", f"{quantity(document['latency_s'], 's')} ({document['cycles']:,.0f} cycles)"),
-        ("bound by", str(document["bound_by"])),
-        ("energy", quantity(document["energy_j"], "j")),
-        ("area", "not given by the architecture" if area is None else f"{area:.4g} mm2"),
-    ])
+    return render_fields(
+        [
+            ("latency", f"{quantity(document['latency_s'], 's')} ({document['cycles']:,.0f} cycles)"),
+            ("bound by", str(document["bound_by"])),
+            ("energy", quantity(document["energy_j"], "j")),
+            ("area", "not given by the architecture" if area is None else f"{area:.4g} mm2"),
+        ]
+    )
 
 
 def _phases(document: dict[str, Any]) -> str:
     phases = document["phases"]
     if len(phases) < 2:
         return ""
-    rows = [[phase["name"], quantity(phase["latency_s"], "s"), str(phase["bound_by"])] for phase in phases]
+    shown = sorted(phases, key=lambda phase: -phase["latency_s"])[:MOST_PHASES] if len(phases) > MOST_PHASES else phases
+    rows = [[phase["name"], quantity(phase["latency_s"], "s"), str(phase["bound_by"])] for phase in shown]
+    if len(shown) < len(phases):
+        rest = sum(phase["latency_s"] for phase in phases) - sum(phase["latency_s"] for phase in shown)
+        rows.append([f"{len(phases) - len(shown)} shorter ones", quantity(rest, "s"), ""])
     return render_table(["phase", Column("latency", right=True), "bound by"], rows)
 
 
