@@ -93,6 +93,7 @@ class Residency:
     counts   tiles of each class of each instance in starting order, (instances, classes); None when all are alike
     start_s  seconds between the starts of two instances, over all copies
     setup_s  seconds of an instance before its first tile
+    outermost  the shared resource that is furthest away: how much of it is reached depends on the requests under way
     ramp_s   seconds at the beginning and end in which shared resources are not yet, or no longer, in full use
     droop    (resource, part of the clock that is lost when it is busy, share of the time from which on all is lost)
     """
@@ -101,6 +102,7 @@ class Residency:
     counts: Array | None = None
     start_s: float = 0.0
     setup_s: float = 0.0
+    outermost: str = ""
     ramp_s: float = 0.0
     droop: tuple[str, float, float] = ("", 0.0, 1.0)
 

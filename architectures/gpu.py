@@ -1,0 +1,114 @@
+"""A GPU's multiprocessors: how many thread blocks fit on one, and the rate that the tensor cores reach.
+
+`Gpu.of(machine)` reads the variables by which an architecture describes a GPU (see `architectures/library/h100-sxm.yaml`
+for what each is). The limits of residency are those of NVIDIA's occupancy calculator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from architectures.evaluated import EvaluatedArchitecture
+from einsum.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The numbers of a GPU; rates are those of the whole chip where the name says per second, else of a cycle."""
+
+    multiprocessors: int
+    clock_hz: float
+    clock_droop: float
+    registers_per_multiprocessor: float
+    register_unit: float
+    max_registers: float
+    warps_per_multiprocessor: float
+    blocks_per_multiprocessor: float
+    shared_memory: float
+    shared_per_block: float
+    shared_reserved: float
+    issue_lanes: float
+    half_lanes: float
+    sfu_lanes: float
+    shared_bytes_per_cycle: float
+    group_mma: float
+    tensor_flops_per_cycle: float
+    tensor_fp8_ratio: float
+    group_efficiency: float
+    sync_efficiency: float
+    group_latency_cycles: float
+    sync_step_cycles: float
+    shared_latency_cycles: float
+    dram_read_bandwidth: float
+    dram_write_bandwidth: float
+    dram_copy_bandwidth: float
+    dram_latency: float
+    l2_capacity: float
+    l2_usable: float
+    l2_bandwidth: float
+    l2_write_bandwidth: float
+    l2_latency: float
+    paired_requests: float
+    port_bandwidth: float
+    launch_latency: float
+    launch_next: float
+    block_launch: float
+    block_latency: float
+
+    @classmethod
+    def of(cls, machine: EvaluatedArchitecture) -> Gpu:
+        """The GPU that an architecture describes; SpecError names the variable that it lacks."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in machine.variables:
+                raise SpecError(
+                    f"'{machine.name}' does not describe a GPU: it has no variable '{field.name}'",
+                    file=machine.file,
+                    key="variables",
+                )
+            values[field.name] = float(machine.variables[field.name])
+        values["multiprocessors"] = int(values["multiprocessors"])
+        return cls(**values)
+
+    def occupancy(self, warps: int, registers: float, shared_bytes: float) -> int:
+        """Thread blocks of so many warps, registers of a thread and bytes of shared memory that one multiprocessor
+        holds; SpecError when not even one fits."""
+        if shared_bytes > self.shared_per_block:
+            raise SpecError(
+                f"a thread block needs {shared_bytes:,.0f} bytes of shared memory, "
+                f"the multiprocessor has {self.shared_per_block:,.0f}"
+            )
+        rounded = -(-min(registers, self.max_registers) * 32 // self.register_unit) * self.register_unit
+        fits = min(
+            self.registers_per_multiprocessor // (rounded * warps),
+            self.shared_memory // (shared_bytes + self.shared_reserved),
+            self.warps_per_multiprocessor // warps,
+            self.blocks_per_multiprocessor,
+        )
+        if fits < 1:
+            raise SpecError(f"a thread block of {warps} warps with {registers:,.0f} registers a thread does not fit")
+        return int(fits)
+
+    def turnaround(self, read_bytes: float, written_bytes: float) -> float:
+        """The part of the DRAM's bandwidths that a mix of reads and writes reaches; a copy's is measured.
+
+        Time lost in turning the bus round is taken as proportional to the product of the two parts.
+        """
+        total = read_bytes + written_bytes
+        if total <= 0:
+            return 1.0
+        part = written_bytes / total
+        apart = part / self.dram_write_bandwidth + (1 - part) / self.dram_read_bandwidth
+        copying = 0.5 / self.dram_write_bandwidth + 0.5 / self.dram_read_bandwidth
+        lost = max(1 / self.dram_copy_bandwidth - copying, 0.0) * 4 * part * (1 - part)
+        return apart / (apart + lost)
+
+    def product_rate(self, rows: float, warps: int, word_bytes: float) -> tuple[float, bool]:
+        """Operations per second of one multiprocessor's tensor cores, and whether warp groups issue the product.
+
+        A warp group takes 64 rows; smaller products go through instructions of single warps.
+        """
+        peak = self.tensor_flops_per_cycle * (self.tensor_fp8_ratio if word_bytes == 1 else 1) * self.clock_hz
+        wide = bool(self.group_mma) and rows >= 64 and warps >= 4
+        return peak * (self.group_efficiency if wide else self.sync_efficiency), wide

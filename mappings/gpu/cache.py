@@ -1,0 +1,149 @@
+"""What thread blocks find in the L2 because others that run at the same time, or ran shortly before, read it too.
+
+Blocks start in the order of their numbers, as many at a time as fit (a wave). The bytes that the blocks of one wave
+read are fetched once. What the waves before read is still there if it fits beside: the L2 holds as many waves as its
+usable capacity has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mappings.program import Array
+
+
+@dataclass(frozen=True)
+class Access:
+    """What each block of a grid reads of one tensor: rows [first, last) of `row_bytes` each, of the part `key`.
+
+    Each is (blocks,) in launch order, or a multiple of it where a block reads several ranges. `shared` is False where
+    no two blocks read the same bytes.
+    """
+
+    first: Array
+    last: Array
+    row_bytes: Array
+    key: NDArray[np.int64]
+    shared: bool
+    ranges: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the grid."""
+        return self.first.size // self.ranges
+
+    def over(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number of each block, for each of its ranges."""
+        return np.tile(group, self.ranges)
+
+    @property
+    def block_bytes(self) -> Array:
+        """Bytes that each block reads."""
+        return np.maximum(self.last - self.first, 0.0) * self.row_bytes
+
+
+def fetched_bytes(accesses: Sequence[Access], in_flight: int, usable_bytes: float) -> list[float]:
+    """Bytes of each access that come from beyond the L2, when `in_flight` blocks run at a time."""
+    if not accesses:
+        return []
+    blocks = accesses[0].blocks
+    wave = np.arange(blocks) // max(in_flight, 1)
+    waves = int(wave[-1]) + 1
+    unions = [union_bytes(access, wave) for access in accesses]
+    footprint = float(np.sum(unions)) / waves
+    if waves == 1 or not any(access.shared for access in accesses):
+        return [float(union.sum()) for union in unions]
+    held = int(usable_bytes // max(footprint, 1.0))
+    if held <= 1:
+        return [float(union.sum()) for union in unions]
+    # Halves of what the L2 holds follow one another; each finds the one before it.
+    half = np.minimum(wave // max(held // 2, 1), np.iinfo(np.int64).max)
+    return [_with_previous(access, half) for access in accesses]
+
+
+def merged(accesses: Sequence[Access]) -> Access:
+    """The accesses of the same blocks to different rows of one tensor, as one."""
+    if len(accesses) == 1:
+        return accesses[0]
+    first, last, row_bytes, key = (
+        np.concatenate([getattr(access, name) for access in accesses]) for name in ("first", "last", "row_bytes", "key")
+    )
+    return Access(first, last, row_bytes, key, any(access.shared for access in accesses), len(accesses))
+
+
+def paired_share(access: Access) -> float:
+    """The part of the blocks that read what their neighbour in the grid reads."""
+    if not access.shared or access.first.size < 2:
+        return 0.0
+    even, odd = slice(0, access.first.size - 1, 2), slice(1, None, 2)
+    alike = (access.key[even] == access.key[odd]) & (access.first[even] == access.first[odd])
+    return float(alike.mean())
+
+
+def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:
+    """Distinct bytes that the blocks of each group read, (groups,)."""
+    groups = int(group.max()) + 1
+    group = access.over(group)
+    if not access.shared:
+        return np.bincount(group, weights=access.block_bytes, minlength=groups)
+    return _union(access.first, access.last, access.row_bytes, access.key, group, groups)
+
+
+def _with_previous(access: Access, group: NDArray[np.int64]) -> float:
+    """Bytes that groups read and the group before each did not."""
+    single = union_bytes(access, group)
+    if not access.shared or single.size == 1:
+        return float(single.sum())
+    group = access.over(group)
+    again = group < group.max()
+    doubled = [np.concatenate([values, values[again]]) for values in (access.first, access.last, access.row_bytes)]
+    key = np.concatenate([access.key, access.key[again]])
+    pairs = np.concatenate([group, group[again] + 1])
+    both = _union(doubled[0], doubled[1], doubled[2], key, pairs, single.size)
+    return float(both.sum() - single[:-1].sum())
+
+
+def _union(first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> Array:
+    """Length of the union of intervals, times bytes of a row, summed over the keys of each group."""
+    order = np.lexsort((first, key, group))
+    first, last, row_bytes, key, group = (values[order] for values in (first, last, row_bytes, key, group))
+    fresh = np.empty(first.size, dtype=bool)
+    fresh[0] = True
+    fresh[1:] = (key[1:] != key[:-1]) | (group[1:] != group[:-1])
+    # Shift each run of equal key and group above all before it, so that one running maximum serves all runs.
+    span = float(max(last.max(), 1.0)) + 1.0
+    offset = np.cumsum(fresh) * span
+    reached = np.maximum.accumulate(last + offset)
+    before = np.empty_like(reached)
+    before[0] = offset[0]
+    before[1:] = np.where(fresh[1:], offset[1:], reached[:-1])
+    new = np.maximum(last + offset - np.maximum(before, first + offset), 0.0)
+    return np.bincount(group, weights=new * row_bytes, minlength=groups)
+
+
+def as_key(values: Sequence[Any], blocks: int) -> NDArray[np.int64]:
+    """One number for each combination of values."""
+    key = np.zeros(blocks, dtype=np.int64)
+    for value in values:
+        part = np.broadcast_to(np.asarray(value), (blocks,)).astype(np.int64)
+        key = key * (int(part.max(initial=0)) + 1) + part
+    return key
+
+
+def dirty_bytes(written: float, read: float, l2_bytes: float) -> float:
+    """Written bytes that are still in the L2 when the kernel ends, and reach memory later.
+
+    The L2 holds the latest traffic in the mix of reads and writes in which it came; at most about half of it is dirty.
+    """
+    share = written / max(written + read, 1.0)
+    return min(written, l2_bytes * min(DIRTY_SHARE, share * MIXED_SHARE))
+
+
+DIRTY_SHARE = 0.45
+MIXED_SHARE = 0.8
+"""Of an H100's 50 MiB: 23.9 MB dirty after kernels that mostly write, 22 MB after copies (measured: copy, drain)."""

@@ -1,0 +1,164 @@
+"""GPU kernels as YAML: launches of grids of thread blocks, and the steps that a thread block runs for each tile.
+
+A `GpuKernel` is the mapping of a cascade onto a GPU, at the level at which kernels are written: which blocks a grid
+has, what a block loads, multiplies, computes and stores in each trip of its loops, and what it takes of the
+multiprocessor while it runs. Every number is an expression of the kernel's arguments, of the architecture's variables
+and of the block's coordinates x, y, z.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from einsum.errors import SpecError, nearest
+from einsum.expressions import Expression
+from einsum.specfile import load_yaml, parse_yaml, pydantic_error
+
+LIBRARY = Path(__file__).parent / "library"
+ZERO, ONE = Expression.parse(0), Expression.parse(1)
+
+
+class Model(BaseModel):
+    """Base of all parts of a kernel: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class GridStep(Model):
+    """One piece of a thread block's work. Exactly one of the first four fields names it and says its kind."""
+
+    load: str | None = None
+    """Reads rows of this tensor from memory, through the L2."""
+    store: str | None = None
+    """Writes rows of this tensor to memory."""
+    product: str | None = None
+    """A product of tiles on the tensor cores."""
+    vector: str | None = None
+    """Instructions on the lanes of the multiprocessor."""
+    rows: tuple[Expression, Expression] = (ZERO, ONE)
+    """load, store: first row, and the one behind the last, of what a block moves in all trips of the loop."""
+    row_bytes: Expression = ZERO
+    """load, store: bytes of a row that the block moves."""
+    same: tuple[Expression, ...] | None = None
+    """load: blocks with equal values here and overlapping rows read the same bytes; nobody shares when omitted."""
+    asynchronous: bool = True
+    """load: runs ahead of the tile that needs it, as far as the stages of the pipeline allow."""
+    again: bool = False
+    """load: the block has read the same in an earlier loop."""
+    hot: bool = False
+    """load: written a moment before, by this kernel or the one before it, and still in the L2."""
+    m: Expression = ONE
+    """product: rows."""
+    n: Expression = ONE
+    """product: columns."""
+    k: Expression = ONE
+    """product: depth."""
+    repeat: Expression = ONE
+    """product: how often the same product is computed, where there are more warps than parts of the tile."""
+    held: bool = False
+    """product: the left operand is in registers; else both come from the shared memory."""
+    issue: Expression = ZERO
+    """Lane operations of a trip: instructions x threads."""
+    half: Expression = ZERO
+    """Those among them that run at half the rate (maximum, conversion)."""
+    sfu: Expression = ZERO
+    """Operations of the special-function unit."""
+    shared: Expression = ZERO
+    """Bytes that go through the shared memory."""
+    latency: Expression = ZERO
+    """Cycles until the next step may start, beyond the time that the step keeps its unit busy."""
+
+    @property
+    def name(self) -> str:
+        """What the step is called."""
+        kind = self.kind
+        return str(getattr(self, kind)) if kind in ("product", "vector") else f"{kind} {getattr(self, kind)}"
+
+    @property
+    def kind(self) -> str:
+        """load, store, product or vector."""
+        return next(kind for kind in ("load", "store", "product", "vector") if getattr(self, kind) is not None)
+
+
+class GridLoop(Model):
+    """A loop of a thread block: the same steps, `trips` times."""
+
+    trips: Expression = ONE
+    """How often, for each block."""
+    steps: tuple[GridStep, ...]
+    """What a trip does, in the order of the data."""
+
+
+class GridLaunch(Model):
+    """One launch of a grid of thread blocks."""
+
+    launch: str
+    """Its name."""
+    when: Expression | None = None
+    """Only if this is true."""
+    grid: dict[str, Expression]
+    """Blocks along x, y and z; x runs fastest."""
+    warps: Expression
+    """Warps of a block."""
+    registers: Expression
+    """Registers of a thread."""
+    shared: Expression = ZERO
+    """Bytes of shared memory of a block."""
+    stages: Expression = ONE
+    """Depth of the pipeline of asynchronous loads: tiles whose loads are under way or in use. 1: no pipeline."""
+    teams: Expression = ONE
+    """Groups of warps of a block that work on parts of each tile of their own, side by side."""
+    overlap: Expression = ZERO
+    """1 if the products of one tile run beside the vector steps of another within a team of warps."""
+    block: dict[str, Expression] = {}
+    """Values that depend on the block's coordinates x, y, z."""
+    loops: tuple[GridLoop, ...]
+    """What a block does, loop after loop."""
+
+
+class GpuKernel(Model):
+    """A kernel, or a few that run one after another."""
+
+    name: str = Field(alias="gpu_kernel", min_length=1)
+    """Its name."""
+    description: str = ""
+    """What it is, in a sentence."""
+    source: str = ""
+    """Where the algorithm and the numbers come from."""
+    cascade: str
+    """The cascade that it computes."""
+    variables: dict[str, Expression] = {}
+    """Names for use below: expressions of the arguments, of the architecture's variables and of each other."""
+    limits: dict[str, Expression] = {}
+    """Conditions that a call must meet: what is wrong otherwise -> condition."""
+    tiles: tuple[dict[str, Expression], ...] = ()
+    """Tiles to choose from where the call leaves them open."""
+    launches: tuple[GridLaunch, ...]
+    """Launches in order."""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Self:
+        """The kernel of a library name or of a YAML file; SpecError says what is wrong and where."""
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            path = LIBRARY / f"{name_or_path}.yaml"
+            if not path.exists():
+                raise SpecError(f"unknown GPU kernel '{name_or_path}'{nearest(str(name_or_path), list_kernels())}")
+        return cls.parse(load_yaml(path), str(path))
+
+    @classmethod
+    def parse(cls, source: str | dict[str, Any], file: str | None = None) -> Self:
+        """The kernel that YAML text or its data describes."""
+        data = parse_yaml(source, file) if isinstance(source, str) else source
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise pydantic_error(error, file, cls) from None
+
+
+def list_kernels() -> tuple[str, ...]:
+    """The names in the library, sorted."""
+    return tuple(sorted(path.stem for path in LIBRARY.glob("*.yaml")))

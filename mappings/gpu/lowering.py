@@ -1,0 +1,304 @@
+"""From a GPU kernel, an architecture and arguments to a tile program.
+
+Each launch becomes a phase with one stream: instances are thread blocks, tile classes are the loops of a block, slots
+are the blocks that a multiprocessor holds at a time. Units of a multiprocessor and its way to the L2 are private
+resources with a copy for each multiprocessor; L2 and DRAM are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from architectures import EvaluatedArchitecture
+from architectures.gpu import Gpu
+from einsum.errors import EinsightError, SpecError
+from einsum.expressions import Expression, resolve
+from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
+from mappings.gpu.kernel import GpuKernel, GridLaunch, GridStep
+from mappings.program import Array, Dependence, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
+
+UNITS = ("tensor", "vector", "shared", "port")
+Env = dict[str, Any]
+DROOP_AT = 0.3
+"""Share of the time for which the tensor cores work when the clock has dropped all the way."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The grid of one launch: blocks in launch order, and the values of a block's names for each of them."""
+
+    count: int
+    shape: tuple[int, int, int]
+    env: Env
+
+    @classmethod
+    def of(cls, launch: GridLaunch, env: Env) -> Blocks:
+        """Evaluate the grid and the names that depend on a block's place in it."""
+        sizes = [int(launch.grid[axis].number(env)) if axis in launch.grid else 1 for axis in ("x", "y", "z")]
+        count = sizes[0] * sizes[1] * sizes[2]
+        inside: Env = dict(env)
+        # One axis for each coordinate: what depends on x alone is evaluated once for each x.
+        inside["x"] = np.arange(sizes[0]).reshape(1, 1, -1)
+        inside["y"] = np.arange(sizes[1]).reshape(1, -1, 1)
+        inside["z"] = np.arange(sizes[2]).reshape(-1, 1, 1)
+        inside["blocks_x"], inside["blocks_y"] = sizes[0], sizes[1]
+        for name, expression in launch.block.items():
+            inside[name] = expression.evaluate(inside)
+        return cls(count, (sizes[2], sizes[1], sizes[0]), inside)
+
+    def array(self, expression: Expression) -> Array:
+        """An expression's value for each block, (blocks,)."""
+        return self.full(expression.evaluate(self.env))
+
+    def full(self, value: Any) -> Array:
+        """A value with an entry for each block, (blocks,)."""
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), self.shape).reshape(-1)
+
+    def mean(self, expression: Expression) -> float:
+        """An expression's mean over the blocks."""
+        return float(np.mean(expression.evaluate(self.env)))
+
+
+def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
+    """The tile program of one call. `arguments` are the kernel's sizes, tile and word_bytes.
+
+    Raises SpecError, naming the kernel, for arguments that it cannot take and blocks that do not fit.
+    """
+    gpu = Gpu.of(machine)
+    try:
+        env: Env = {**machine.variables, **arguments}
+        env.update(resolve(kernel.variables, env))
+        for complaint, condition in kernel.limits.items():
+            if not condition.evaluate(env):
+                raise SpecError(complaint)
+        phases = tuple(
+            LaunchLowering(launch, gpu, env).phase()
+            for launch in kernel.launches
+            if launch.when is None or launch.when.evaluate(env)
+        )
+    except EinsightError as error:
+        raise error.located(key=kernel.name) from None
+    copies = {name: gpu.multiprocessors for name in UNITS}
+    resources = {name: Resource(name, count) for name, count in copies.items()}
+    resources |= {name: Resource(name) for name in ("DRAM", "L2")}
+    one = np.ones((1, 1))
+    return TileProgram(
+        phases=phases,
+        resources=resources,
+        points=1,
+        energy_j={},
+        peak_per_s={},
+        clock_hz=one * gpu.clock_hz,
+        assumptions=("thread blocks start in the order of their numbers",),
+        launch_s=(gpu.launch_latency, gpu.launch_next),
+    )
+
+
+class LaunchLowering:
+    """One launch on its way to a phase."""
+
+    def __init__(self, launch: GridLaunch, gpu: Gpu, env: Env) -> None:
+        self.launch = launch
+        self.gpu = gpu
+        self.blocks = Blocks.of(launch, env)
+        self.warps = int(launch.warps.number(env))
+        self.teams = max(1, int(launch.teams.number(env)))
+        self.stages = int(launch.stages.number(env))
+        self.slots = gpu.occupancy(self.warps, launch.registers.number(env), launch.shared.number(env))
+        self.trips = np.stack([self.blocks.array(loop.trips) for loop in launch.loops], axis=1)
+        self.totals = self.trips.sum(axis=0)
+
+    def phase(self) -> Phase:
+        """The phase: one stream, whose first step stands for the start of a block."""
+        dram, retained = self._dram_bytes()
+        stores = {id(step) for loop in self.launch.loops for step in loop.steps if step.kind == "store"}
+        written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
+        self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
+        steps: list[Step] = []
+        for index, loop in enumerate(self.launch.loops):
+            previous: str | None = None
+            for step in loop.steps:
+                made = self._steps(step, index, previous, dram.get(id(step), 0.0), retained)
+                steps += made
+                if not (step.kind == "load" and self._prefetched(step, index)) and step.kind != "store":
+                    previous = made[-1].name
+        uniform = bool((self.trips == self.trips[:1]).all())
+        stream = Stream(
+            name=self.launch.launch,
+            steps=tuple(steps),
+            counts=(self.totals / self.blocks.count).reshape(1, -1),
+            order=_Order(self.trips),
+            instances=self.blocks.count,
+            slots=self.slots,
+            residency=Residency(
+                self.teams, None if uniform else self.trips, self.gpu.block_launch,
+                self.gpu.block_latency, "DRAM", self.gpu.dram_latency,
+                ("tensor", self.gpu.clock_droop, DROOP_AT),
+            ),
+        )
+        return Phase(self.launch.launch, (stream,))
+
+    def _steps(self, step: GridStep, index: int, previous: str | None, dram_bytes: float, retained: float) -> list[Step]:
+        """A step of the kernel as steps of the program: one for each resource that it needs."""
+        after = (Dependence(previous),) if previous else ()
+        name = f"{step.name} {index}" if index else step.name
+        if step.kind == "product":
+            return self._product(step, index, name, after)
+        if step.kind == "vector":
+            return self._vector(step, index, name, after)
+        return self._transfer(step, index, name, after, dram_bytes, retained)
+
+    def _product(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
+        """Warp groups read their operands while they multiply; single warps load them into registers before."""
+        m, n, k, repeat = (self.blocks.mean(value) for value in (step.m, step.n, step.k, step.repeat))
+        word = self.blocks.env["word_bytes"]
+        rate, wide = self.gpu.product_rate(m, self.warps, word)
+        busy = 2 * m * n * k * repeat / rate
+        held = 0.0 if step.held else 1.0
+        if wide:
+            read = word * k * (held * m + n * max(1.0, m / 64))
+            busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
+        cycles = self.blocks.mean(step.latency)
+        if wide:
+            latency = (cycles + self.gpu.group_latency_cycles) / self.gpu.clock_hz
+        else:
+            steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
+            latency = max(steps / self.gpu.clock_hz - busy / self.teams, 0.0) + cycles / self.gpu.clock_hz
+        made = [self._step(name, "tensor", index, busy, latency, after)]
+        if not wide:
+            along_m = max(1.0, min(self.warps, m / 16))
+            read = k * word * (held * m * self.warps / along_m + n * along_m)
+            loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
+            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, (Dependence(name),)))
+        return made
+
+    def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
+        """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows."""
+        gpu = self.gpu
+        issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
+        busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz
+        made = [self._step(name, "vector", index, busy, latency, after)]
+        if shared > 0:
+            moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
+        return made
+
+    def _transfer(
+        self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...], dram_bytes: float, retained: float
+    ) -> list[Step]:
+        """Loads and stores: the way of a multiprocessor to the L2, the L2, and what the DRAM moves."""
+        gpu = self.gpu
+        trips = max(self.totals[index], 1e-9)
+        bytes_per_trip = float(self.access(step).block_bytes.sum()) / trips
+        dram_per_trip = dram_bytes / trips
+        load = step.kind == "load"
+        tensor = str(step.load or step.store)
+        moved = Traffic(read_bytes=self._at(index, dram_per_trip)) if load else Traffic(
+            write_bytes=self._at(index, dram_per_trip * (1 - retained))
+        )
+        passed = Traffic(read_bytes=self._at(index, bytes_per_trip)) if load else Traffic(
+            write_bytes=self._at(index, bytes_per_trip)
+        )
+        rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
+        share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
+        active = min(self.blocks.count, gpu.multiprocessors)
+        prefetched = load and self._prefetched(step, index)
+        # What the other multiprocessors ask for at the same time stands in the way: a share of the bandwidths.
+        asked = bytes_per_trip * (1 - paired_share(self.access(step)) / 2 if load and gpu.paired_requests else 1)
+        l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
+        latency = active * l2_busy
+        if load:
+            latency += gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency)
+        dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
+        made = [
+            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved}),
+            self._step(f"{name} L2", "L2", index, l2_busy, 0.0, ()),
+        ]
+        if prefetched:
+            written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            made.append(self._step(f"{name} shared", self._fed_by_shared(index), index, written, 0.0, after))
+            after = (Dependence(self._last(index), self.stages),)
+        return [*made, self._step(name, "port", index, bytes_per_trip / gpu.port_bandwidth, latency, after,
+                                 {("L2", tensor): passed})]
+
+    def _fed_by_shared(self, index: int) -> str:
+        """The unit that waits while loads are written to the shared memory: it reads its operands there all the time."""
+        products = [step for step in self.launch.loops[index].steps if step.kind == "product"]
+        wide = any(self.gpu.product_rate(self.blocks.mean(step.m), self.warps, 2)[1] for step in products)
+        return "tensor" if wide else "shared"
+
+    def _last(self, index: int) -> str:
+        """The last step of a loop that computes."""
+        steps = [step for step in self.launch.loops[index].steps if step.kind in ("product", "vector")]
+        return f"{steps[-1].name} {index}" if index else steps[-1].name
+
+    def _prefetched(self, step: GridStep, index: int) -> bool:
+        computes = any(other.kind in ("product", "vector") for other in self.launch.loops[index].steps)
+        return step.asynchronous and self.stages > 1 and computes and bool((self.trips[:, index] > 1).any())
+
+    def _step(
+        self, name: str, resource: str, index: int, busy: float, latency: float, after: tuple[Dependence, ...],
+        traffic: Mapping[tuple[str, str], Traffic] | None = None,
+    ) -> Step:  # fmt: skip
+        return Step(name, resource, self._at(index, busy), latency, after, traffic or {})
+
+    def _at(self, index: int, value: float) -> Array:
+        """A value of one tile class, 0 in the others, (1, classes)."""
+        values = np.zeros((1, len(self.launch.loops)))
+        values[0, index] = value
+        return values
+
+    def access(self, step: GridStep) -> Access:
+        """What the blocks move in a load or store."""
+        first, last = (self.blocks.array(bound) for bound in step.rows)
+        key = as_key([self.blocks.array(value) for value in step.same or ()], self.blocks.count)
+        return Access(first, last, self.blocks.array(step.row_bytes), key, step.same is not None)
+
+    def _dram_bytes(self) -> tuple[dict[int, float], float]:
+        """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
+        steps = [step for loop in self.launch.loops for step in loop.steps]
+        loads = [step for step in steps if step.kind == "load" and not step.hot]
+        stores = [step for step in steps if step.kind == "store"]
+        in_flight = min(self.blocks.count, self.slots * self.gpu.multiprocessors)
+        by_tensor: dict[str, list[GridStep]] = {}
+        for step in loads:
+            by_tensor.setdefault(str(step.load), []).append(step)
+        accesses = [[self.access(step) for step in group if not _reread(step)] for group in by_tensor.values()]
+        fetched = fetched_bytes([merged(group) for group in accesses], in_flight, self.gpu.l2_usable)
+        moved: dict[int, float] = {}
+        for group, parts, total in zip(by_tensor.values(), accesses, fetched, strict=True):
+            sizes = {id(step): float(self.access(step).block_bytes.sum()) for step in group}
+            first = sum(float(part.block_bytes.sum()) for part in parts)
+            live = first / self.blocks.count * in_flight
+            lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
+            for step in group:
+                share = lost if _reread(step) else total / max(first, 1.0)
+                moved[id(step)] = sizes[id(step)] * share
+        for step in stores:
+            moved[id(step)] = float(self.access(step).block_bytes.sum())
+        written = sum(moved[id(step)] for step in stores)
+        read = sum(moved[id(step)] for step in loads)
+        retained = dirty_bytes(written, read, self.gpu.l2_capacity) / written if written else 0.0
+        return moved, retained
+
+
+def _reread(step: GridStep) -> bool:
+    """Whether a load reads what its block has read in an earlier loop."""
+    return step.again
+
+
+class _Order:
+    """Tiles of a block: its loops one after another."""
+
+    def __init__(self, trips: Array) -> None:
+        self.trips = trips
+
+    def __call__(self, point: int, instance: int, limit: int | None = None) -> Any:
+        """See `program.TileOrder`."""
+        trips = self.trips[min(instance, len(self.trips) - 1)]
+        return np.repeat(np.arange(trips.size, dtype=np.int32), trips.astype(np.int64))[:limit]
