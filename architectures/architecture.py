@@ -15,14 +15,17 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from architectures.evaluated import (
     UNIT_NAMES,
+    Device,
     EvaluatedArchitecture,
     EvaluatedMemory,
     EvaluatedSelector,
     EvaluatedUnit,
 )
+from architectures.flash import Flash
+from architectures.links import Link, Route
 from architectures.parts import Env, Memory, Part, Selector, Unit, located, optional
 from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequency, Number
-from einsum.errors import EinsightError, SpecError
+from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, resolve
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 
@@ -48,6 +51,12 @@ class Architecture(Part):
     """Compute units."""
     selectors: dict[str, Selector] = Field(default_factory=dict)
     """Top-k engines."""
+    flash: dict[str, Flash] = Field(default_factory=dict)
+    """Flash drives."""
+    links: dict[str, Link] = Field(default_factory=dict)
+    """Links between parts."""
+    paths: dict[str, Route] = Field(default_factory=dict)
+    """Ways over links and memories."""
     mapping: str | None = None
     """The mapping that runs on it unless another one is named."""
     area: Area | None = None
@@ -112,21 +121,38 @@ class Architecture(Part):
             for name, selector in self.selectors.items():
                 with located("selectors", name):
                     selectors[name] = selector.evaluate(name, values, clock_hz)
+            devices: dict[str, Device] = {}
+            for section, found in (("flash", self.flash), ("links", self.links)):
+                for name, device in found.items():
+                    with located(section, name):
+                        devices[name] = device.evaluate(name, values)
             parts: tuple[EvaluatedMemory | EvaluatedUnit | EvaluatedSelector, ...]
             parts = (*memories.values(), *units.values(), *selectors.values())
-            area_m2 = optional(AREA, self.area, values, "area") if self.area else _total_area(parts)
+            whole = None if devices else _total_area(parts)
+            area_m2 = optional(AREA, self.area, values, "area") if self.area else whole
         except EinsightError as error:
             raise error.located(file=self._file) from None
         return EvaluatedArchitecture(
-            self.name, values, clock_hz, word_bits, memories, units, area_m2, self._file, selectors
+            self.name,
+            values,
+            clock_hz,
+            word_bits,
+            memories,
+            units,
+            area_m2,
+            self._file,
+            selectors,
+            devices,
+            {name: tuple(route.over) for name, route in self.paths.items()},
         )
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         """Every name can be written in an expression and stands for one thing."""
-        for section in ("variables", "memories", "units", "selectors"):
+        for section in ("variables", "memories", "units", "selectors", "flash", "links", "paths"):
             for name in getattr(self, section):
                 _check_identifier(name, section)
+        self._check_system()
         for name, unit in self.units.items():
             if name in self.memories:
                 raise SpecError(f"the name '{name}' is taken by a memory", key=f"units.{name}")
@@ -141,6 +167,21 @@ class Architecture(Part):
         for name in self.selectors.keys() & self.memories.keys():
             raise SpecError(f"the name '{name}' is taken by a memory", key=f"selectors.{name}")
         return self
+
+    def _check_system(self) -> None:
+        """Drives, links and paths have names of their own, and paths lead over parts that there are."""
+        taken = {*self.memories, *self.units, *self.selectors}
+        for section in ("flash", "links", "paths"):
+            for name in getattr(self, section):
+                if name in taken:
+                    raise SpecError(f"the name '{name}' is taken by another part", key=f"{section}.{name}")
+                taken.add(name)
+        passed = {*self.memories, *self.links}
+        for name, route in self.paths.items():
+            for hop in route.over:
+                if hop not in passed:
+                    message = f"'{hop}' is neither a link nor a memory{nearest(hop, passed)}"
+                    raise SpecError(message, key=f"paths.{name}.over")
 
 
 def _total_area(parts: Iterable[EvaluatedMemory | EvaluatedUnit | EvaluatedSelector]) -> Number | None:

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from architectures.architecture import Architecture
-from architectures.evaluated import EvaluatedArchitecture, EvaluatedMemory, EvaluatedSelector, EvaluatedUnit
+from architectures.evaluated import Device, EvaluatedArchitecture, EvaluatedMemory, EvaluatedSelector, EvaluatedUnit
 from architectures.quantity import Number
 from einsum.units import format_quantity
 
@@ -42,6 +42,8 @@ def draw_text(architecture: Architecture, env: Mapping[str, Any] | None = None) 
         lines += [f"{below}  {line}" for line in _unit_lines(unit)]
     for selector in evaluated.selectors.values():
         lines += [f"{indent}│", f"{indent}└─ {selector.name}  top-k engine · {_selection(selector)}"]
+    system = _system_lines(evaluated)
+    lines += ["", *system] if system else []
     return "\n".join(_cut(line, TEXT_WIDTH).rstrip() for line in lines) + "\n"
 
 
@@ -114,7 +116,26 @@ def _selection(selector: EvaluatedSelector) -> str:
     return f"{selector.algorithm}, {width} values a cycle, {drain} cycles more a pass{held}"
 
 
-def _copied(part: EvaluatedMemory | EvaluatedUnit) -> str:
+def _system_lines(evaluated: EvaluatedArchitecture) -> list[str]:
+    """Drives and links with their numbers, and the paths over them."""
+    lines = []
+    for device in evaluated.devices.values():
+        facts = [
+            _fact(name, value) for name, value in device.numbers() if name != "copies" and np.all(np.isfinite(value))
+        ]
+        wrapped = textwrap.wrap(" · ".join(facts), TEXT_WIDTH - 3, break_long_words=False)
+        lines += [_copied(device), *(f"   {line}" for line in wrapped)]
+    return [*lines, *(f"{name}: {' → '.join(over)}" for name, over in evaluated.paths.items())]
+
+
+def _fact(name: str, value: Number) -> str:
+    """A number under its name, whose ending says what it is measured in."""
+    units = {"_bytes_per_s": "bytes_per_s", "_bytes": "bytes", "_s": "s"}
+    ending = next((ending for ending in units if name.endswith(ending)), "")
+    return f"{name.removesuffix(ending).replace('_', ' ')} {_show(value, units.get(ending, 'count'))}"
+
+
+def _copied(part: EvaluatedMemory | EvaluatedUnit | Device) -> str:
     return part.name if np.all(np.equal(part.copies, 1)) else f"{part.name} ×{_show(part.copies, 'count')}"
 
 
@@ -179,7 +200,10 @@ def draw_svg(architecture: Architecture, env: Mapping[str, Any] | None = None) -
             x = MARGIN + column * (CARD + GAP) if len(units) > 1 else MARGIN + (INSIDE - CARD) / 2
             bottom = max(bottom, _draw_unit(canvas, unit, x, top, max(_card_height(other) for other in row)))
         canvas.y = bottom + GAP
-    width, height = INSIDE + 2 * MARGIN, canvas.y + 8
+    for line in _system_lines(evaluated):
+        canvas.y += ROW
+        canvas.text(MARGIN, canvas.y, line, "name" if line in map(_copied, evaluated.devices.values()) else "body")
+    width, height = INSIDE + 2 * MARGIN, canvas.y + (8 if not evaluated.devices else ROW)
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:g}" '
         f'viewBox="0 0 {width} {height:g}" role="img">',

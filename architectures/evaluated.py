@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import mul
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -144,6 +144,28 @@ class EvaluatedSelector:
         return ALGORITHMS[self.algorithm](n, k, self.parallelism, self.pass_cycles)
 
 
+class Device(Protocol):
+    """A part with a cost model of its own, such as a flash drive or a link."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def copies(self) -> Number:
+        """How many there are."""
+
+    @property
+    def bandwidth_bytes_per_s(self) -> Number:
+        """Bytes per second of one copy at most."""
+
+    def numbers(self) -> Iterator[tuple[str, Number]]:
+        """Numbers that a mapping's expressions may use, by name."""
+
+    def action_energies_j(self) -> Iterator[tuple[str, Number]]:
+        """Energy of each of its actions."""
+
+
 @dataclass(frozen=True)
 class EvaluatedArchitecture:
     """An architecture whose expressions have values.
@@ -151,6 +173,8 @@ class EvaluatedArchitecture:
     variables  the description's variables
     memories   outermost first; the first is the backing store
     area_m2    None when the description does not give the area of every part
+    devices    flash drives and links
+    paths      path -> the links and memories that data pass, in order
     """
 
     name: str
@@ -162,6 +186,8 @@ class EvaluatedArchitecture:
     area_m2: Number | None
     file: str | None = None
     selectors: Mapping[str, EvaluatedSelector] = field(default_factory=dict)
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def word_bytes(self) -> Number:
@@ -211,6 +237,9 @@ class EvaluatedArchitecture:
         for selector in self.selectors.values():
             for number in ("parallelism", "pass_cycles", "capacity", "clock_hz"):
                 yield f"{selector.name}.{number}", getattr(selector, number)
+        for device in self.devices.values():
+            for number, value in device.numbers():
+                yield f"{device.name}.{number}", value
 
     def action_energies_j(self) -> dict[tuple[str, str], Number]:
         """Energy of one action of each component.
@@ -230,6 +259,8 @@ class EvaluatedArchitecture:
                 energies[f"{unit.name}.registers", "write"] = unit.registers.write_energy_j
         for selector in self.selectors.values():
             energies[selector.name, "compare"] = selector.compare_energy_j
+        for device in self.devices.values():
+            energies.update({(device.name, action): energy for action, energy in device.action_energies_j()})
         return energies
 
 
