@@ -10,6 +10,7 @@ from typing import Any
 from einsight.svg import LINE, Svg, text_width
 from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
+from mappings.plan import PlanPhase
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 from mappings.stages import PipelineStage, StagePipeline
 
@@ -99,18 +100,29 @@ def _draw(picture: Svg, block: Block, x: float, y: float, width: float) -> None:
 def _nest(mapping: MappingFile) -> tuple[Block, ...]:
     if mapping.pipeline is not None:
         return (_pipeline(mapping.pipeline),)
+    if mapping.plan is not None:
+        return tuple(_phase(phase) for phase in mapping.plan.phases)
     units = dict.fromkeys(_units(mapping.nest))
     fills = {unit: UNITS[number % len(UNITS)] for number, unit in enumerate(units)}
     return _blocks(mapping.nest, fills)
 
 
 def _pipeline(pipeline: StagePipeline) -> Block:
-    """The stages from top to bottom, in the colour of what they occupy."""
-    parts = dict.fromkeys(stage.on for stage in pipeline.stages if stage.on is not None)
-    fills = {part: UNITS[number % len(UNITS)] for number, part in enumerate(parts)}
-    stages = [Block(_stage(stage), fills.get(stage.on or "", HELD)) for stage in pipeline.stages]
     rows = f", rows apart by {', '.join(pipeline.serial)}" if pipeline.serial else ""
-    return Block(f"pipeline over a trace{rows}", BRANCH, tuple(stages))
+    return Block(f"pipeline over a trace{rows}", BRANCH, _stages(pipeline.stages))
+
+
+def _phase(phase: PlanPhase) -> Block:
+    """A phase of a plan with its stages."""
+    values = "".join(f", {name} from {each.start}, {each.count} times" for name, each in phase.series.items())
+    return Block(f"{phase.phase}: {phase.tiles} tiles{values}", BRANCH, _stages(phase.stages))
+
+
+def _stages(stages: Sequence[PipelineStage]) -> tuple[Block, ...]:
+    """The stages from top to bottom, in the colour of what they occupy."""
+    parts = dict.fromkeys(stage.on for stage in stages if stage.on is not None)
+    fills = {part: UNITS[number % len(UNITS)] for number, part in enumerate(parts)}
+    return tuple(Block(_stage(stage), fills.get(stage.on or "", HELD)) for stage in stages)
 
 
 def _stage(stage: PipelineStage) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Result:
     bound_by                what limits the longest phase: a resource, or "dependences"
     phases                  phase by phase
     assumptions             what the evaluation took for granted
+    memory_bytes            memory or drive -> "needed", "capacity", where the mapping says what has to be held
     """
 
     latency_s: Array
@@ -53,6 +54,15 @@ class Result:
     fidelity: str
     assumptions: tuple[str, ...]
     scalar: bool = False
+    memory_bytes: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> NDArray[np.bool_]:
+        """Whether everything that has to be held fits, (points,); true where the mapping does not say."""
+        found = np.ones(self.points, dtype=bool)
+        for memory in self.memory_bytes.values():
+            found &= memory["needed"] <= memory["capacity"]
+        return found
 
     @property
     def points(self) -> int:
@@ -93,6 +103,8 @@ class Result:
                 {"name": phase.name, "latency_s": plain(phase.latency_s), "bound_by": plain(phase.bound_by)}
                 for phase in self.phases
             ],
+            "fits": plain(self.fits),
+            "memory_bytes": plain(self.memory_bytes),
             "fidelity": self.fidelity,
             "assumptions": list(self.assumptions),
         }
@@ -131,7 +143,7 @@ def _merged_phases(results: Sequence[Result], joined: Any) -> tuple[PhaseResult,
 
 def _arrays(result: Result) -> dict[str, Any]:
     names = ("latency_s", "cycles", "energy_j", "energy_by_component_j", "traffic_bytes", "utilization",
-             "utilization_by_einsum", "area_mm2", "bound_by")  # fmt: skip
+             "utilization_by_einsum", "area_mm2", "bound_by", "memory_bytes")  # fmt: skip
     return {name: getattr(result, name) for name in names}
 
 

@@ -18,6 +18,7 @@ from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
+from mappings.plan_lowering import PlannedProgram, lower_plan
 from simulator.analytic import evaluate
 from simulator.result import Result, merge_points
 from workloads import Workload
@@ -145,6 +146,8 @@ def design(
 
 def build_program(chosen: Design) -> TileProgram:
     """The tile program of a design; `mappings.nest.StructureVaries` when its points differ in structure."""
+    if chosen.mapping.plan is not None:
+        return plan_program(chosen)
     env = chosen.environment()
     machine = chosen.architecture.evaluate(chosen.settings)
     try:
@@ -156,6 +159,24 @@ def build_program(chosen: Design) -> TileProgram:
             chosen.points,
             hidden_fill=chosen.mapping.header.fill_drain == "hidden",
         )
+    except EinsightError as error:
+        raise error.located(file=chosen.mapping.file) from None
+
+
+def plan_program(chosen: Design) -> PlannedProgram:
+    """The tile program of a design whose mapping is a plan of phases."""
+    machine = chosen.architecture.evaluate(chosen.settings)
+    given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
+    if chosen.workload is not None and chosen.workload.layers is not None:
+        given["layers"] = chosen.workload.layers
+    given = {**given, **machine.names(), **machine.variables, **chosen.settings}
+    defaults = {name: each for name, each in chosen.cascade.definitions.items() if name not in given}
+    definitions = {name: each for name, each in {**defaults, **chosen.mapping.variables}.items()
+                   if name not in chosen.settings}  # fmt: skip
+    given = {name: value for name, value in given.items() if name not in definitions}
+    assert chosen.mapping.plan is not None
+    try:
+        return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points)
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
 
@@ -198,7 +219,7 @@ def _evaluated(
     chosen: Design, places: NDArray[np.intp], end_to_end: bool, fidelity: str, trace: str | Path | None
 ) -> list[tuple[NDArray[np.intp], Result]]:
     """Results by groups of points whose programs have the same structure."""
-    if chosen.points > 1 and needs_single_points(chosen.cascade):
+    if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
@@ -213,10 +234,21 @@ def _evaluated(
             for part in _evaluated(chosen.at(group), places[group], end_to_end, fidelity, trace)
         ]
     if fidelity == "analytic":
-        return [(places, evaluate(program))]
-    from simulator.event import evaluate_events
+        result = evaluate(program)
+    else:
+        from simulator.event import evaluate_events
 
-    return [(places, evaluate_events(program, trace=trace))]
+        result = evaluate_events(program, trace=trace)
+    if isinstance(program, PlannedProgram):
+        result = replace(result, memory_bytes=_memory_bytes(program))
+    return [(places, result)]
+
+
+def _memory_bytes(program: PlannedProgram) -> dict[str, dict[str, NDArray[np.float64]]]:
+    return {
+        name: {"needed": np.sum([*found.needed_bytes.values()], axis=0), "capacity": found.capacity_bytes}
+        for name, found in program.footprints.items()
+    }
 
 
 def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

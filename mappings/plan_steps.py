@@ -1,0 +1,172 @@
+"""Steps of stages that run on drives, links and paths; other stages are those of `mappings.stage_steps`.
+
+A stage on a path is one stage for each part that it passes: each starts with the first bytes that the part before it
+delivers and ends after it. A memory on the way is written and read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from architectures import EvaluatedArchitecture
+from architectures.evaluated import Device
+from architectures.flash import EvaluatedFlash
+from architectures.links import EvaluatedLink
+from architectures.pages import Layout
+from einsum.errors import EinsightError, SpecError
+from mappings.movement import column
+from mappings.plan import PlanStage
+from mappings.program import Array, Step, Traffic
+from mappings.stage_steps import StageLowering, steps_at
+from mappings.stages import Move, StagePipeline
+
+
+def plan_steps(
+    stages: Sequence[PlanStage], machine: EvaluatedArchitecture, env: Mapping[str, Any], shape: tuple[int, int]
+) -> tuple[tuple[Step, ...], dict[str, Array]]:
+    """The steps of a tile, (points, classes), and what the utilization of each resource is a share of, (points, 1)."""
+    hops = [hop for place, stage in enumerate(stages) for hop in _hops(stage, machine, place)]
+    plain = tuple(_without_device(stage) if stage.on in machine.devices else stage for stage in hops)
+    lowering = StageLowering(StagePipeline.model_construct(stages=plain), machine, env, shape)
+    made = {step.name: step for step in lowering.steps()}
+    for place, stage in enumerate(hops):
+        try:
+            device = machine.devices.get(stage.on or "")
+            if device is not None:
+                made[stage.stage] = DeviceWork(stage, device, lowering).step(made[stage.stage])
+            made[stage.stage] = _dealt(made[stage.stage], stage, machine, lowering)
+        except EinsightError as error:
+            raise error.located(key=f"stages[{place}]") from None
+    peaks = lowering.peaks_per_s()
+    for stage in hops:
+        if stage.on in machine.devices:
+            peaks[str(stage.on)] = column(machine.devices[str(stage.on)].copies)
+    return steps_at(tuple(made.values()), np.arange(shape[1])), peaks
+
+
+def _hops(stage: PlanStage, machine: EvaluatedArchitecture, place: int) -> Iterator[PlanStage]:
+    """The stage itself, or one for each part of its path; the last one bears its name."""
+    if stage.on is None or stage.on not in machine.paths:
+        yield stage
+        return
+    over = machine.paths[stage.on]
+    moves = stage.moves.get(stage.on)
+    if moves is None or len(stage.moves) > 1:
+        raise SpecError(f"a stage on the path '{stage.on}' moves tensors over it alone", key=f"stages[{place}].moves")
+    for number, hop in enumerate(over):
+        last = number == len(over) - 1
+        name = stage.stage if last else f"{stage.stage} over {hop}"
+        before = () if number == 0 else (f"{stage.stage} over {over[number - 1]}",)
+        kept = hop in machine.memories and 0 < number < len(over) - 1
+        passed = {
+            tensor: move.model_copy(update={"write": move.read}) if kept else move for tensor, move in moves.items()
+        }
+        yield stage.model_copy(
+            update={"stage": name, "on": hop, "moves": {hop: passed}, "along": before or stage.along}
+        )
+
+
+def _without_device(stage: PlanStage) -> PlanStage:
+    """The stage's place in the order alone, and what it moves in memories."""
+    moves = {name: moved for name, moved in stage.moves.items() if name != stage.on}
+    return stage.model_copy(update={"on": None, "moves": moves, "ops": {}, "select": None})
+
+
+def _dealt(step: Step, stage: PlanStage, machine: EvaluatedArchitecture, lowering: StageLowering) -> Step:
+    """The step's time on the copy that gets the most pieces."""
+    if stage.spread is None:
+        return step
+    pieces = np.maximum(lowering.values(stage.spread, "spread"), 1.0)
+    name = str(stage.on)
+    part = next(parts[name] for parts in (machine.devices, machine.memories, machine.units) if name in parts)
+    return replace(step, busy_s=step.busy_s * np.ceil(pieces / column(part.copies)) / pieces)
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """What a stage does on a drive or a link."""
+
+    stage: PlanStage
+    device: Device
+    lowering: StageLowering
+
+    def step(self, place: Step) -> Step:
+        """The step in its place of the order, with its time, traffic and actions."""
+        if self.stage.ops or self.stage.select:
+            raise SpecError(f"'{self.device.name}' moves data and computes nothing")
+        active = self._active()
+        if isinstance(self.device, EvaluatedFlash):
+            busy, latency, traffic, actions = self._on_flash(self.device, active)
+        elif isinstance(self.device, EvaluatedLink):
+            busy, latency, traffic, actions = self._on_link(self.device, active)
+        else:
+            raise SpecError(f"no stage can run on '{self.device.name}'", key="on")
+        if self.stage.latency is not None:
+            latency = np.asarray(place.latency_s)
+        return replace(
+            place,
+            resource=self.device.name,
+            busy_s=busy,
+            latency_s=np.where(active, latency, 0.0),
+            traffic={**place.traffic, **traffic},
+            actions={**place.actions, **actions},
+            work={self.device.name: busy},
+        )
+
+    def _active(self) -> NDArray[np.bool_]:
+        shape = self.lowering.shape
+        if self.stage.when is None:
+            return np.ones(shape, dtype=bool)
+        return np.asarray(self.lowering.values(self.stage.when, "when") != 0)
+
+    def _sides(self, tensor: str, move: Move, active: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+        """Bytes read, bytes written and the pieces that they lie in."""
+        key = f"moves.{self.device.name}.{tensor}"
+        read = self.lowering.values(move.read, f"{key}.read", active)
+        write = self.lowering.values(move.write, f"{key}.write", active)
+        return read, write, np.maximum(self.lowering.values(move.pieces, f"{key}.pieces", active), 1.0)
+
+    def _on_link(self, link: EvaluatedLink, active: NDArray[np.bool_]) -> Any:
+        traffic, moved = {}, np.zeros(self.lowering.shape)
+        for tensor, move in self.stage.moves.get(link.name, {}).items():
+            read, write, _ = self._sides(tensor, move, active)
+            traffic[link.name, tensor] = Traffic(read, write)
+            moved = moved + read + write
+        busy = moved / column(link.bandwidth_bytes_per_s)
+        return busy, column(link.latency_s), traffic, {(link.name, "move"): moved}
+
+    def _on_flash(self, flash: EvaluatedFlash, active: NDArray[np.bool_]) -> Any:
+        """Reads and writes in turn; tensors of one stage are read one after another."""
+        lowering, page = self.lowering, column(flash.page_bytes)
+        traffic: dict[tuple[str, str], Traffic] = {}
+        busy, read_pages, written = np.zeros(lowering.shape), np.zeros(lowering.shape), np.zeros(lowering.shape)
+        depth = None if self.stage.in_flight is None else lowering.values(self.stage.in_flight, "in_flight")
+        for tensor, move in self.stage.moves.get(flash.name, {}).items():
+            read, write, pieces = self._sides(tensor, move, active)
+            busy = busy + flash.read_s(np.where(read > 0, pieces, 0.0), read / pieces, depth)
+            read_pages = read_pages + flash.pages(read / pieces) * pieces
+            filled = flash.pages(write / pieces) * pieces
+            busy, written = busy + flash.program_s(filled), written + filled
+            traffic[flash.name, tensor] = Traffic(read, filled * page)
+        for tensor in self.stage.touches:
+            pages = self.touched(flash, tensor) * active
+            busy = busy + flash.pick_s(pages, depth)
+            read_pages = read_pages + pages
+            before = traffic.get((flash.name, tensor), Traffic())
+            traffic[flash.name, tensor] = replace(before, read_bytes=before.read_bytes + pages * page)
+        return busy, 0.0, traffic, {(flash.name, "read"): read_pages, (flash.name, "write"): written}
+
+    def touched(self, flash: EvaluatedFlash, tensor: str) -> Array:
+        """Pages that one tile reads of a tensor, (points, classes)."""
+        touch = self.stage.touches[tensor]
+
+        def value(field: str) -> Array:
+            return self.lowering.values(getattr(touch, field), f"touches.{tensor}.{field}")
+
+        layout = Layout.of(value("vector_bytes"), column(flash.page_bytes))
+        return layout.expected(value("vectors"), value("kept"), value("latest"), value("run")) * value("sets")
