@@ -1,0 +1,357 @@
+"""Whole mappings to choose from: cuts of a cascade into runs, each run on one of the levels, arranged in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from math import inf
+from typing import Any, Literal
+
+import numpy as np
+
+from mappings.binding import Binding, Issue, balanced, bindings, loads
+from mappings.closed_form import Space
+from mappings.leaf_tables import LeafSchedule
+from mappings.mapspace import Problem, Run, breakpoints
+from mappings.rendering import RunWriter
+from mappings.schedules import RunSchedule, best_schedule
+
+Cut = tuple[int, ...]
+"""Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
+Arrangement = Literal["sequence", "pipeline"]
+MOST_CUTS = 64
+SHORTLIST = 16
+SHARES = (1.0, 0.6, 0.4, 0.2, 0.05)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mapping in the making: its nest, the cascade's variables that it sets, and its traffic in closed form."""
+
+    nest: list[Any]
+    variables: Mapping[str, int]
+    moved_bytes: float
+    exact: bool
+    description: str
+    estimate_s: float = inf
+
+
+def shortlist(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
+    """Candidates worth a full evaluation: those with the least estimated time, and those with the least traffic."""
+    fast = sorted(candidates, key=lambda c: (c.estimate_s, c.moved_bytes))
+    frugal = sorted(candidates, key=lambda c: (c.moved_bytes, c.estimate_s))
+    most = {"latency": SHORTLIST, "energy": SHORTLIST // 4}.get(objective, SHORTLIST // 2)
+    return list({id(c): c for c in (*fast[:most], *frugal[: SHORTLIST - most])}.values())
+
+
+class Candidates:
+    """Candidate mappings of one problem."""
+
+    def __init__(self, problem: Problem, issue: Issue, variables: Mapping[str, int]) -> None:
+        self.problem, self.issue, self.variables = problem, issue, variables
+        self.levels = list(problem.machine.memories)[1:]
+        self.leaves = problem.leaves()
+        self._runs: dict[tuple[int, int], Run | None] = {}
+        self._schedules: dict[tuple[Any, ...], RunSchedule | None] = {}
+
+    # Least traffic
+
+    def least_traffic(self, floor_bytes: float) -> Candidate | None:
+        """The mapping with the least traffic of the outermost memory, over the levels below it; None if none fits.
+
+        Chunks that fill the units come first: of mappings that move as little, the fastest is taken. A mapping that
+        moves no more than `floor_bytes`, what every mapping moves, ends the search.
+        """
+        spaces = [(Space(), "all")]
+        if self._width > 1:
+            wide = Space(sizes=self._sizes, grain=self._grain)
+            spaces = [(wide, "wide"), (replace(wide, sizes=self._fine_sizes), "fine"), *spaces]
+        best: Candidate | None = None
+        proved = False
+        for space, tag in spaces:
+            for level in self.levels:
+                made = self._least_on(level, space, tag)
+                if made is None:
+                    continue
+                proved |= made.exact or made.moved_bytes <= floor_bytes
+                if best is None or (made.moved_bytes, made.estimate_s) < (best.moved_bytes, best.estimate_s):
+                    best = made
+            if best is not None and best.moved_bytes <= floor_bytes:
+                break
+        return None if best is None else replace(best, exact=proved)
+
+    def _least_on(self, level: str, space: Space, tag: str) -> Candidate | None:
+        """Shortest path over the cuts: each run alone has the whole level."""
+        count = len(self.leaves)
+        cost = [0.0] + [inf] * count
+        before: list[tuple[int, RunSchedule] | None] = [None] * (count + 1)
+        exact = len(self.levels) == 1 and not self.variables and tag == "all"
+        for end in range(1, count + 1):
+            for start in range(end):
+                if cost[start] == inf:
+                    continue
+                schedule = self.schedule(start, end, level, 1.0, space, tag)
+                if schedule is None:
+                    continue
+                exact &= schedule.exact
+                if cost[start] + schedule.moved_bytes < cost[end]:
+                    cost[end] = cost[start] + schedule.moved_bytes
+                    before[end] = start, schedule
+        if cost[count] == inf:
+            return None
+        parts: list[RunSchedule] = []
+        at = count
+        while at:
+            step = before[at]
+            assert step is not None
+            parts.insert(0, step[1])
+            at = step[0]
+        return self._candidate(parts, level, "sequence", 1, exact)
+
+    def run(self, start: int, end: int) -> Run | None:
+        """The run of the leaves from `start` to before `end`."""
+        if (start, end) not in self._runs:
+            self._runs[start, end] = self.problem.run(self.leaves[start:end])
+        return self._runs[start, end]
+
+    def schedule(
+        self, start: int, end: int, level: str, share: float, space: Space, tag: str = ""
+    ) -> RunSchedule | None:
+        """The best schedule of a run on a share of a level."""
+        key = start, end, level, share, tag, space.buffers
+        if key not in self._schedules:
+            run = self.run(start, end)
+            capacity = float(self.problem.machine.memories[level].capacity_bytes) * share
+            self._schedules[key] = None if run is None else best_schedule(self.problem, run, capacity, space)
+        return self._schedules[key]
+
+    # Whole mappings
+
+    def _candidate(
+        self, parts: Sequence[RunSchedule], level: str, arrangement: Arrangement, buffers: int, exact: bool
+    ) -> Candidate:
+        """The mapping of scheduled runs: one after another, or beside each other under the loops that all share."""
+        skipped = self._common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
+        branch: Arrangement = "sequence" if buffers == 1 and arrangement == "sequence" else "pipeline"
+        bodies = []
+        chosen = self._bound(parts, overlapped=branch == "pipeline")
+        loaded: set[str] = set()
+        for part, own in zip(parts, chosen, strict=True):
+            if not skipped:
+                loaded = set()
+            inner = [self._inner(part, place, level, loaded) for place in range(len(part.run.leaves))]
+            writer = RunWriter(part, level, buffers, branch, inner, self._partition_chunks)
+            bodies.append(writer.nodes(own, self.issue, skipped))
+        nest: list[Any] = []
+        crossing = self._crossing(parts)
+        if crossing:
+            nest.append({"keep": {next(iter(self.problem.machine.memories)): crossing}})
+        if len(parts) == 1:
+            nest += bodies[0]
+        else:
+            if skipped:
+                nest.append({"for": dict.fromkeys((rank for rank, _ in parts[0].loops[:skipped]), 1)})
+            nest.append({arrangement if skipped else "sequence": bodies})
+        moved = sum(part.moved_bytes for part in parts)
+        names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
+        text = f"Found by the mapper: {'; then '.join(names)}; tiles in {level}"
+        return Candidate(
+            nest, self.variables, moved, exact, text, self._estimate_s(parts, chosen, branch, bool(skipped))
+        )
+
+    @cached_property
+    def _partition_chunks(self) -> dict[str, int]:
+        return {outer: int(self.problem.ranks.chunk[base].flat[0]) for outer, base in self.problem.outer.items()}
+
+    def _crossing(self, parts: Sequence[RunSchedule]) -> list[str]:
+        """Intermediates that go from one run to another, through the outermost memory."""
+        cascade = self.problem.cascade
+        place = {name: index for index, part in enumerate(parts) for leaf in part.run.leaves for name in leaf.einsums}
+        return [
+            name
+            for name, tensor in cascade.tensors.items()
+            if tensor.kind == "intermediate"
+            and any(place[reader.name] != place[name] for reader in cascade.consumers(name))
+        ]
+
+    def _common_loops(self, parts: Sequence[RunSchedule]) -> int:
+        """How many outermost loops all runs have alike."""
+        count = 0
+        for loops in zip(*(part.loops[: len(part.run.batch)] for part in parts), strict=False):
+            if len(set(loops)) > 1:
+                break
+            count += 1
+        return count
+
+    def _chunks(self, part: RunSchedule, place: int) -> dict[str, list[int]]:
+        """Rank -> nested chunk sizes of the loops around a leaf; chunks of a partition count as one each."""
+        chunks: dict[str, list[int]] = {}
+        for rank, chunk in (*part.loops, *part.grain, *part.leaves[place].loops):
+            chunks.setdefault(rank, []).append(chunk // self._partition_chunks.get(rank, 1) or 1)
+        return chunks
+
+    def _bound(self, parts: Sequence[RunSchedule], overlapped: bool) -> list[list[Binding]]:
+        ways = [
+            [
+                bindings(self.problem, leaf, self._chunks(part, place), self.issue)
+                for place, leaf in enumerate(part.run.leaves)
+            ]
+            for part in parts
+        ]
+        flat = balanced([way for part in ways for way in part], overlapped)
+        bound, start = [], 0
+        for part in ways:
+            bound.append(flat[start : start + len(part)])
+            start += len(part)
+        return bound
+
+    def _estimate_s(
+        self, parts: Sequence[RunSchedule], bound: Sequence[Sequence[Binding]], branch: Arrangement, together: bool
+    ) -> float:
+        """Time if nothing waits: the busiest of the outermost memory and the units, run by run or all together."""
+        rate = float(self.problem.machine.backing_store.bandwidth_bytes_per_s)
+        groups = [list(range(len(parts)))] if together else [[k] for k in range(len(parts))]
+        total = 0.0
+        for group in groups:
+            memory = sum(parts[k].moved_bytes for k in group) / rate
+            busy = loads([binding for k in group for binding in bound[k]])
+            work = max(busy.values(), default=0.0) if branch == "pipeline" else sum(busy.values())
+            total += max(memory, work)
+        return total
+
+    # Further levels
+
+    def _inner(self, part: RunSchedule, place: int, level: str, loaded: set[str]) -> tuple[str, LeafSchedule] | None:
+        """How a leaf moves tiles between its run's level and the next one in; each leaf has its share of that level.
+
+        Tensors that every rank of the leaf moves pass the level by, since nothing of them is used twice; so do those
+        that another leaf beside it has `loaded` there.
+        """
+        below = self.levels[self.levels.index(level) + 1 :]
+        if not below:
+            return None
+        inner = below[0]
+        sizes = dict(self.problem.extents)
+        for rank, chunk in (*part.loops, *part.grain, *part.leaves[place].loops):
+            base = self.problem.ranks.base(rank)
+            sizes[base] = np.minimum(sizes[base], chunk)
+        leaf = part.run.leaves[place]
+        share = 1.0 / max(len(self.leaves), 1)
+        capacity = float(self.problem.machine.memories[inner].capacity_bytes) * share
+        space = Space(sizes=self._sizes, buffers=1)
+        tile = self.problem.within(sizes)
+        run = tile.alone(leaf)
+        uses = tuple(
+            use
+            for use in run.uses[0]
+            if use.tensor not in loaded and not set(leaf.ranks) <= self.problem.shape(use.tensor).moved_by
+        )
+        loaded.update(use.tensor for use in uses if not use.written)
+        found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None
+        return None if found is None else (inner, found.leaves[0])
+
+    # Mappings for time and energy
+
+    def arranged(self) -> list[Candidate]:
+        """Mappings for time and energy, with estimates of their time: every cut on every level, in several ways."""
+        found: dict[str, Candidate] = {}
+        for level in self.levels:
+            for cut in self._cuts():
+                for buffers, fine in ((2, False), (2, True), (1, False), (1, True)):
+                    for candidate in self._arranged(cut, level, buffers, fine):
+                        found.setdefault(str(candidate.nest), candidate)
+        return list(found.values())
+
+    def _cuts(self) -> list[Cut]:
+        """Ways to cut the cascade into runs: all, or, when there are too many, those with few runs or single leaves."""
+        count = len(self.leaves)
+        legal = {
+            (start, end)
+            for start in range(count)
+            for end in range(start + 1, count + 1)
+            if self.run(start, end) is not None
+        }
+        found: list[Cut] = []
+
+        def extend(cut: Cut) -> None:
+            if len(found) >= MOST_CUTS:
+                return
+            if cut[-1] == count:
+                found.append(cut)
+                return
+            for end in range(count, cut[-1], -1):
+                if (cut[-1], end) in legal:
+                    extend((*cut, end))
+
+        extend((0,))
+        single = tuple(range(count + 1))
+        if all(pair in legal for pair in pairwise(single)) and single not in found:
+            found.append(single)
+        return found
+
+    def _arranged(self, cut: Cut, level: str, buffers: int, fine: bool) -> Iterator[Candidate]:
+        """A cut's runs one after another, and, where they have loops in common, all beside each other."""
+        space = Space(sizes=self._fine_sizes if fine else self._sizes, grain=self._grain, buffers=buffers)
+        tag = "fine" if fine else "wide"
+        pairs = list(pairwise(cut))
+        whole = [self.schedule(start, end, level, 1.0, space, tag) for start, end in pairs]
+        if all(part is not None for part in whole):
+            parts = [part for part in whole if part is not None]
+            yield self._candidate(parts, level, "sequence", buffers, False)
+            if len(parts) > 1 and self._common_loops(parts):
+                beside = self._beside(pairs, level, space, tag)
+                if beside is not None and not self._twice_loaded(beside):
+                    yield self._candidate(beside, level, "pipeline", buffers, False)
+
+    def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
+        """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
+        held = [
+            use.tensor
+            for part in parts
+            for use in {use for uses in part.run.uses for use in uses}
+            if not use.written and (use.tensor in part.held or any(use.tensor in leaf.held for leaf in part.leaves))
+        ]
+        return len(set(held)) < len(held)
+
+    def _beside(self, pairs: Sequence[tuple[int, int]], level: str, space: Space, tag: str) -> list[RunSchedule] | None:
+        """Schedules that fit into the level together, with the least traffic over some shares of it for each run."""
+        capacity = float(self.problem.machine.memories[level].capacity_bytes)
+        ways: list[list[RunSchedule]] = []
+        for start, end in pairs:
+            found = [self.schedule(start, end, level, share, space, tag) for share in SHARES]
+            ways.append([part for part in found if part is not None])
+        best: dict[float, tuple[float, list[RunSchedule]]] = {0.0: (0.0, [])}
+        for run in ways:
+            following: dict[float, tuple[float, list[RunSchedule]]] = {}
+            for room, (moved, parts) in best.items():
+                for part in run:
+                    total = room + part.room_bytes, moved + part.moved_bytes
+                    if total[0] <= capacity and total[1] < following.get(total[0], (inf, []))[0]:
+                        following[total[0]] = total[1], [*parts, part]
+            best = following
+        return min(best.values(), key=lambda entry: entry[0], default=(inf, None))[1]
+
+    @cached_property
+    def _width(self) -> int:
+        """Elements along the widest dimension of any unit."""
+        return max(
+            (int(size) for unit in self.problem.machine.units.values() for size in unit.dims.values()), default=1
+        )
+
+    @cached_property
+    def _grain(self) -> dict[str, int]:
+        return {rank: self._width for leaf in self.leaves for rank in leaf.ranks}
+
+    def _sizes(self, rank: str, extent: int, shared: bool = False) -> list[int]:
+        """Chunks that fill the widest dimension: multiples of it, and the whole rank."""
+        width = self._width
+        return sorted({min(extent, width * times) for times in breakpoints(-(-extent // width))} | {extent})
+
+    def _fine_sizes(self, rank: str, extent: int, shared: bool) -> list[int]:
+        """Those, and for loops around several leaves powers of two below."""
+        if not shared:
+            return self._sizes(rank, extent)
+        small = [1 << power for power in range(self._width.bit_length()) if 1 << power < min(self._width, extent)]
+        return sorted({*small, *self._sizes(rank, extent)})

@@ -1,0 +1,126 @@
+"""What a placement costs, in closed form and for arrays of tile sizes: room in the buffer, bytes that pass.
+
+Traffic of a tensor = its words x the trips of the loops that reload its tile (`mappings.movement` states the rule); a
+result that a loop still reduces is written at each visit and read back at each but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import permutations
+from math import prod
+from operator import mul
+
+import numpy as np
+
+from mappings.dominance import Placement
+from mappings.mapspace import Problem, Run, Use, breakpoints
+from mappings.movement import InnerLoop
+from mappings.program import Array
+
+MOST_ORDERS = 120
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Space:
+    """What of a run's space is searched.
+
+    sizes    chunk sizes that are tried for (rank, extent, whether the loop is shared), ascending; None: all breakpoints
+    grain    rank -> chunk of the inner loops that cut what stays on chip finer than what comes from outside
+    buffers  copies of every tile that is replaced
+    """
+
+    sizes: Callable[[str, int, bool], list[int]] | None = None
+    grain: Mapping[str, int] = field(default_factory=dict)
+    buffers: int = 1
+
+
+class Frame:
+    """One order of a run's shared loops: arrays over all their chunk sizes, (rows, 1), and what placements cost.
+
+    `exact` tells whether no chunk size had to be left out.
+    """
+
+    def __init__(
+        self, problem: Problem, run: Run, order: tuple[str, ...], grain: Mapping[str, int], space: Space
+    ) -> None:
+        self.problem, self.run, self.space = problem, run, space
+        self.order = (*run.batch, *order)
+        self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
+        ways, self.exact = thinned([[1] if rank in run.batch else self.sizes(rank) for rank in self.order], MOST_ROWS)
+        grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
+        self.rows = prod(len(way) for way in ways)
+        self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}
+
+    def sizes(self, rank: str) -> list[int]:
+        """Chunks of a rank in coordinates: breakpoints, the space's own, or one chunk of a partition."""
+        extent = self.problem.coordinates(rank)
+        if rank in self.problem.outer:
+            return [min(int(self.problem.ranks.chunk[self.problem.outer[rank]].flat[0]), extent)]
+        return (
+            breakpoints(extent) if self.space.sizes is None else self.space.sizes(rank, extent, rank in self.run.shared)
+        )
+
+    # `chunks` has a chunk size for every rank that some loop of the path visits.
+
+    def room(self, tensors: Sequence[str], cuts: Sequence[str], chunks: Mapping[str, Array]) -> Array:
+        """Bytes of the largest of some tensors' tiles."""
+        sizes = dict(self.problem.extents)
+        for rank in cuts:
+            base = self.problem.ranks.base(rank)
+            sizes[base] = np.minimum(sizes[base], chunks[rank])
+        return reduce(np.maximum, (self.problem.tile_bytes(tensor, sizes) for tensor in tensors))
+
+    def trips(self, rank: str, chunks: Mapping[str, Array]) -> Array:
+        """Iterations of a loop."""
+        return np.ceil(self.problem.coordinates(rank) / chunks[rank])
+
+    def moved(self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array]) -> Array:
+        """Bytes that pass between the buffer and the memory outside for one tensor."""
+        problem = self.problem
+        inner = [InnerLoop(rank, problem.ranks.base(rank), self.trips(rank, chunks)) for rank in cuts]
+        words = problem.ranks.moved_words(problem.shape(use.tensor), problem.extents, inner)
+        visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads), np.ones((1, 1)))
+        return words * problem.bytes[use.tensor] * (2 * visits - 1 if use.written else visits)
+
+    def cut_by(self, tensor: str, ranks: Sequence[str]) -> list[bool]:
+        """Which of some loops change a tensor's tile."""
+        moved_by = self.problem.shape(tensor).moved_by
+        return [rank in moved_by for rank in ranks]
+
+    def placed_room(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
+        cuts = ranks_of(spot.cuts, path)
+        copies = self.space.buffers if cuts else 1
+        return copies * self.room([use.tensor], cuts, chunks)
+
+    def placed_moved(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
+        return self.moved(use, ranks_of(spot.cuts, path), ranks_of(spot.reloads, path), chunks)
+
+
+def thinned(ways: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], bool]:
+    """Chunk sizes thinned out evenly until their product is small enough, and whether that was not necessary."""
+    kept = [list(way) for way in ways]
+    whole = True
+    while prod(len(way) for way in kept) > most:
+        longest = max(range(len(kept)), key=lambda k: len(kept[k]))
+        if len(kept[longest]) == 1:
+            break
+        kept[longest] = kept[longest][::-2][::-1]
+        whole = False
+    return kept, whole
+
+
+def ranks_of(bits: int, path: Sequence[str]) -> list[str]:
+    """The ranks of a path's loops at the places of some bits."""
+    return [rank for place, rank in enumerate(path) if bits >> place & 1]
+
+
+def orders_of(ranks: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Orders of some loops, at most `MOST_ORDERS`."""
+    for count, order in enumerate(permutations(ranks)):
+        if count >= MOST_ORDERS:
+            return
+        yield order

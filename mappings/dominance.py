@@ -1,0 +1,122 @@
+"""Leaving out what cannot be best: placements that cost no less and take no less room, and tables of (bytes, room).
+
+A placement of a tensor says which loops cut its tile (more of them: less room) and which loops load it again (more of
+them: more traffic). Whatever the tile sizes are, a placement whose cuts include another's, and whose reloads are among
+the other's, takes no more room and moves no more; the other one is left out without losing the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A tensor held below the first `depth` loops of a path. `cuts`, `reloads`: those loops, as positions' bits."""
+
+    depth: int
+    cuts: int
+    reloads: int
+
+
+def placements(moved: Sequence[bool]) -> list[Placement]:
+    """Where a tensor may be held below loops of which `moved` change its tile, outermost first.
+
+    Only the places right below a loop that cuts the tile, and the top, are offered: a place further in takes as much
+    room and is reloaded as often. A tile is reloaded by the loops over other ranks outside the innermost that cuts it.
+    """
+    found = [Placement(0, 0, 0)]
+    cuts = others = 0
+    for place, cut in enumerate(moved):
+        if cut:
+            cuts |= 1 << place
+            found.append(Placement(place + 1, cuts, others))
+        else:
+            others |= 1 << place
+    return found
+
+
+def steady_depth(moved: Sequence[bool]) -> int:
+    """The deepest place at which a tile is never reloaded: before the first loop that cuts it inside one that doesn't.
+
+    A value that is made on chip and not stored anywhere else is lost when its tile is replaced, so it is held there.
+    """
+    depth, idle = 0, False
+    for place, cut in enumerate(moved):
+        if not cut:
+            idle = True
+        elif idle:
+            break
+        else:
+            depth = place + 1
+    return depth
+
+
+def undominated(signatures: NDArray[np.uint64], room: NDArray[np.uint64]) -> Places:
+    """Places of the candidates that no other one beats.
+
+    signatures  reloads of each tensor, (candidates, tensors): fewer bits move less
+    room        cuts of each tensor, (candidates, tensors): more bits take less room
+    Of candidates that are alike the first is kept. Exact whatever the sizes of the tiles.
+    """
+    both = np.concatenate([signatures, ~room], axis=1)
+    _, first = np.unique(both, axis=0, return_index=True)
+    first.sort()
+    rows = both[first]
+    kept = [
+        place
+        for place, row in zip(first, rows, strict=True)
+        if int(((rows & ~row) == 0).all(axis=1).sum()) == 1  # only itself has no bit that this one lacks
+    ]
+    return np.asarray(kept, dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Front:
+    """For each row (a choice of the shared tiles): ways to run some leaves, by room ascending and bytes descending.
+
+    moved, room  (rows, ways); unused ways are infinite
+    way          (rows, ways) the number of the way in the table that the front was made of
+    """
+
+    moved: Floats
+    room: Floats
+    way: NDArray[np.int64]
+
+
+def front(moved: Floats, room: Floats) -> Front:
+    """The ways of each row that no other way of the row beats in both bytes and room."""
+    moved, room = np.broadcast_arrays(moved, room)
+    order = np.lexsort((moved, room), axis=-1)
+    moved = np.take_along_axis(moved, order, axis=1)
+    room = np.take_along_axis(room, order, axis=1)
+    best = np.minimum.accumulate(moved, axis=1)
+    better = np.ones(moved.shape, dtype=bool)
+    better[:, 1:] = moved[:, 1:] < best[:, :-1]
+    better &= np.isfinite(room)
+    width = max(int(better.sum(axis=1).max(initial=0)), 1)
+    slot = np.cumsum(better, axis=1) - 1
+    rows, columns = np.nonzero(better)
+    shape = (moved.shape[0], width)
+    packed = Front(np.full(shape, np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.int64))
+    at = (rows, slot[rows, columns])
+    packed.moved[at], packed.room[at] = moved[rows, columns], room[rows, columns]
+    packed.way[at] = order[rows, columns]
+    return packed
+
+
+def joined(first: Front, second: Front) -> Front:
+    """The front of running two groups of leaves, one way each; a way's number is first's place x width + second's."""
+    rows, width = first.moved.shape[0], second.moved.shape[1]
+    moved = (first.moved[:, :, None] + second.moved[:, None, :]).reshape(rows, -1)
+    room = (first.room[:, :, None] + second.room[:, None, :]).reshape(rows, -1)
+    packed = front(moved, room)
+    assert packed.way.max(initial=0) < first.moved.shape[1] * width
+    return packed
