@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "Run an experiment file: many simulations, tables and figures.",
     "sweep": "Evaluate many design points from a YAML file and store every one.",
     "report": "Write the results of a sweep as one HTML page.",
+    "compare": "Compare measured GPU kernels with what the simulator predicts.",
 }
 """Subcommand -> its line in `einsight --help`. The module of the same name in `einsight.commands` holds `command`."""
 

@@ -90,6 +90,7 @@ class Residency:
     """How the instances of a grid share a copy of the private resources, where that is told apart.
 
     teams    groups of threads in an instance that each run a part of every step, side by side
+    in_flight  tiles that a team works on at a time
     counts   tiles of each class of each instance in starting order, (instances, classes); None when all are alike
     start_s  seconds between the starts of two instances, over all copies
     setup_s  seconds of an instance before its first tile
@@ -99,6 +100,7 @@ class Residency:
     """
 
     teams: int = 1
+    in_flight: int = 1
     counts: Array | None = None
     start_s: float = 0.0
     setup_s: float = 0.0

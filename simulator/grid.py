@@ -46,13 +46,16 @@ class ClassCost:
     ahead_latency_s: float
     stages: float
 
-    def round_s(self, blocks: int, teams: int) -> float:
-        """Seconds in which each of `blocks` blocks of `teams` teams finishes one tile."""
+    def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> float:
+        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one."""
         demands = list(self.demand_s.values())
         alone = residence_s(demands, self.latency_s, blocks)
         if teams > 1:
             apart = residence_s([demand / teams for demand in demands], self.latency_s, blocks * teams)
             alone = apart if self.stages > 2 else (alone + apart) / 2
+        if in_flight > 1:
+            parts = [demand / teams for demand in demands]
+            alone = residence_s(parts, self.latency_s, blocks * teams * in_flight) / in_flight
         if self.stages <= 1:
             return alone
         wait = self.ahead_latency_s + blocks * self.ahead_s
@@ -97,7 +100,7 @@ def _stream_time(stream: Stream, resources: Mapping[str, Resource]) -> tuple[flo
     costs = [_class_cost(stream, resources, index) for index in range(classes)]
 
     def block_s(resident: int, counts: Array) -> Array:
-        rounds = np.array([cost.round_s(resident, residency.teams) for cost in costs])
+        rounds = np.array([cost.round_s(resident, residency.teams, residency.in_flight) for cost in costs])
         fills = np.array([cost.fill_s(resident) for cost in costs])
         return np.asarray(residency.setup_s + counts @ rounds + (counts > 0) @ fills)
 

@@ -47,15 +47,20 @@ class Access:
         return np.maximum(self.last - self.first, 0.0) * self.row_bytes
 
 
-def fetched_bytes(accesses: Sequence[Access], in_flight: int, usable_bytes: float) -> list[float]:
-    """Bytes of each access that come from beyond the L2, when `in_flight` blocks run at a time."""
+def fetched_bytes(
+    accesses: Sequence[Access], in_flight: int, usable_bytes: float, passing_bytes: float = 0.0
+) -> list[float]:
+    """Bytes of each access that come from beyond the L2, when `in_flight` blocks run at a time.
+
+    `passing_bytes` are what all blocks move besides, each byte once.
+    """
     if not accesses:
         return []
     blocks = accesses[0].blocks
     wave = np.arange(blocks) // max(in_flight, 1)
     waves = int(wave[-1]) + 1
     unions = [union_bytes(access, wave) for access in accesses]
-    footprint = float(np.sum(unions)) / waves
+    footprint = (float(np.sum([union.sum() for union in unions])) + passing_bytes) / waves
     if waves == 1 or not any(access.shared for access in accesses):
         return [float(union.sum()) for union in unions]
     held = int(usable_bytes // max(footprint, 1.0))
@@ -110,7 +115,7 @@ def _with_previous(access: Access, group: NDArray[np.int64]) -> float:
 
 def _union(first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> Array:
     """Length of the union of intervals, times bytes of a row, summed over the keys of each group."""
-    order = np.lexsort((first, key, group))
+    order = _sorted_by(group, key, first)
     first, last, row_bytes, key, group = (values[order] for values in (first, last, row_bytes, key, group))
     fresh = np.empty(first.size, dtype=bool)
     fresh[0] = True
@@ -124,6 +129,14 @@ def _union(first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], 
     before[1:] = np.where(fresh[1:], offset[1:], reached[:-1])
     new = np.maximum(last + offset - np.maximum(before, first + offset), 0.0)
     return np.bincount(group, weights=new * row_bytes, minlength=groups)
+
+
+def _sorted_by(group: NDArray[np.int64], key: NDArray[np.int64], first: Array) -> NDArray[np.intp]:
+    """Places in the order of group, then key, then first row; by one number for all three where that fits."""
+    spans = [float(values.max()) + 1 for values in (group, key, first)]
+    if spans[0] * spans[1] * spans[2] < 2**62:
+        return np.argsort((group * int(spans[1]) + key) * int(spans[2]) + first.astype(np.int64))
+    return np.lexsort((first, key, group))
 
 
 def as_key(values: Sequence[Any], blocks: int) -> NDArray[np.int64]:

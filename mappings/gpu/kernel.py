@@ -128,14 +128,18 @@ class GpuKernel(Model):
     """What it is, in a sentence."""
     source: str = ""
     """Where the algorithm and the numbers come from."""
-    cascade: str
-    """The cascade that it computes."""
+    cascade: str = ""
+    """The cascade that it computes, or a part of; empty where it computes nothing."""
     variables: dict[str, Expression] = {}
     """Names for use below: expressions of the arguments, of the architecture's variables and of each other."""
     limits: dict[str, Expression] = {}
     """Conditions that a call must meet: what is wrong otherwise -> condition."""
     tiles: tuple[dict[str, Expression], ...] = ()
     """Tiles to choose from where the call leaves them open."""
+    flops: Expression = ZERO
+    """Operations on the tensor cores that the algorithm asks for, for a plain roofline."""
+    bytes: Expression
+    """Bytes that have to move between the launches and memory at least: what each reads, once, and writes."""
     launches: tuple[GridLaunch, ...]
     """Launches in order."""
 

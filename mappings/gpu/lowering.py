@@ -109,8 +109,14 @@ class LaunchLowering:
         self.teams = max(1, int(launch.teams.number(env)))
         self.stages = int(launch.stages.number(env))
         self.slots = gpu.occupancy(self.warps, launch.registers.number(env), launch.shared.number(env))
-        self.trips = np.stack([self.blocks.array(loop.trips) for loop in launch.loops], axis=1)
-        self.totals = self.trips.sum(axis=0)
+        trips = [np.asarray(loop.trips.evaluate(self.blocks.env), dtype=np.float64) for loop in launch.loops]
+        self.uniform = all(np.ptp(values) == 0 for values in trips)
+        if self.uniform:
+            self.trips = np.array([[float(values.flat[0]) for values in trips]])
+        else:
+            self.trips = np.stack([self.blocks.full(values) for values in trips], axis=1)
+        self.totals = self.trips.mean(axis=0) * self.blocks.count
+        self.accesses: dict[int, Access] = {}
 
     def phase(self) -> Phase:
         """The phase: one stream, whose first step stands for the start of a block."""
@@ -126,7 +132,6 @@ class LaunchLowering:
                 steps += made
                 if not (step.kind == "load" and self._prefetched(step, index)) and step.kind != "store":
                     previous = made[-1].name
-        uniform = bool((self.trips == self.trips[:1]).all())
         stream = Stream(
             name=self.launch.launch,
             steps=tuple(steps),
@@ -135,7 +140,7 @@ class LaunchLowering:
             instances=self.blocks.count,
             slots=self.slots,
             residency=Residency(
-                self.teams, None if uniform else self.trips, self.gpu.block_launch,
+                self.teams, 1 + int(launch_overlap(self.launch, self.blocks.env)), None if self.uniform else self.trips, self.gpu.block_launch,
                 self.gpu.block_latency, "DRAM", self.gpu.dram_latency,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
             ),
@@ -194,7 +199,7 @@ class LaunchLowering:
         """Loads and stores: the way of a multiprocessor to the L2, the L2, and what the DRAM moves."""
         gpu = self.gpu
         trips = max(self.totals[index], 1e-9)
-        bytes_per_trip = float(self.access(step).block_bytes.sum()) / trips
+        bytes_per_trip = self.moved_bytes(step) / trips
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
         tensor = str(step.load or step.store)
@@ -209,7 +214,7 @@ class LaunchLowering:
         active = min(self.blocks.count, gpu.multiprocessors)
         prefetched = load and self._prefetched(step, index)
         # What the other multiprocessors ask for at the same time stands in the way: a share of the bandwidths.
-        asked = bytes_per_trip * (1 - paired_share(self.access(step)) / 2 if load and gpu.paired_requests else 1)
+        asked = bytes_per_trip * (1 - paired_share(self.access(step)) / 2 if load and step.same and gpu.paired_requests else 1)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = active * l2_busy
         if load:
@@ -255,9 +260,18 @@ class LaunchLowering:
 
     def access(self, step: GridStep) -> Access:
         """What the blocks move in a load or store."""
-        first, last = (self.blocks.array(bound) for bound in step.rows)
-        key = as_key([self.blocks.array(value) for value in step.same or ()], self.blocks.count)
-        return Access(first, last, self.blocks.array(step.row_bytes), key, step.same is not None)
+        if id(step) not in self.accesses:
+            first, last = (self.blocks.array(bound) for bound in step.rows)
+            key = as_key([self.blocks.array(value) for value in step.same or ()], self.blocks.count)
+            self.accesses[id(step)] = Access(first, last, self.blocks.array(step.row_bytes), key, step.same is not None)
+        return self.accesses[id(step)]
+
+    def moved_bytes(self, step: GridStep) -> float:
+        """Bytes that all blocks move in a load or store."""
+        env = self.blocks.env
+        first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
+        rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
+        return float(rows.mean()) * self.blocks.count
 
     def _dram_bytes(self) -> tuple[dict[int, float], float]:
         """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
@@ -268,28 +282,35 @@ class LaunchLowering:
         by_tensor: dict[str, list[GridStep]] = {}
         for step in loads:
             by_tensor.setdefault(str(step.load), []).append(step)
-        accesses = [[self.access(step) for step in group if not _reread(step)] for group in by_tensor.values()]
-        fetched = fetched_bytes([merged(group) for group in accesses], in_flight, self.gpu.l2_usable)
+        sizes = {id(step): self.moved_bytes(step) for step in (*loads, *stores)}
+        shared = {name: group for name, group in by_tensor.items() if any(step.same for step in group)}
+        own = sum(sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name])
+        own += sum(sizes[id(step)] for step in stores)
+        fetched = fetched_bytes(
+            [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
+            in_flight, self.gpu.l2_usable, own,
+        )  # fmt: skip
+        totals = dict(zip(shared, fetched, strict=True))
         moved: dict[int, float] = {}
-        for group, parts, total in zip(by_tensor.values(), accesses, fetched, strict=True):
-            sizes = {id(step): float(self.access(step).block_bytes.sum()) for step in group}
-            first = sum(float(part.block_bytes.sum()) for part in parts)
-            live = first / self.blocks.count * in_flight
+        for name, group in by_tensor.items():
+            first = sum(sizes[id(step)] for step in group if not step.again)
+            # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
+            live = (first + own) / self.blocks.count * in_flight
             lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
             for step in group:
-                share = lost if _reread(step) else total / max(first, 1.0)
+                share = lost if step.again else totals.get(name, first) / max(first, 1.0)
                 moved[id(step)] = sizes[id(step)] * share
         for step in stores:
-            moved[id(step)] = float(self.access(step).block_bytes.sum())
+            moved[id(step)] = sizes[id(step)]
         written = sum(moved[id(step)] for step in stores)
         read = sum(moved[id(step)] for step in loads)
         retained = dirty_bytes(written, read, self.gpu.l2_capacity) / written if written else 0.0
         return moved, retained
 
 
-def _reread(step: GridStep) -> bool:
-    """Whether a load reads what its block has read in an earlier loop."""
-    return step.again
+def launch_overlap(launch: GridLaunch, env: Env) -> float:
+    """How many further tiles a team works on beside the newest one."""
+    return launch.overlap.number(env)
 
 
 class _Order:

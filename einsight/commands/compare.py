@@ -1,0 +1,86 @@
+"""`einsight compare`: predict measured GPU kernels and show how far off the predictions are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from einsight.options import json_option, set_option
+from einsight.output import print_json, progress_line
+from einsight.table import Column, render_fields, render_table
+
+
+@click.command(epilog="Example: einsight compare measured.csv --architecture h100-sxm --out comparison")
+@click.argument("measured", metavar="MEASURED.csv")
+@click.option("--architecture", required=True, metavar="NAME", help="The GPU: a library name or a YAML file.")
+@click.option("--out", metavar="DIR", help="Write a table, a page and charts into this folder.")
+@set_option
+@json_option
+def command(measured: str, architecture: str, out: str | None, settings: dict[str, Any], as_json: bool) -> None:
+    """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
+
+    Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one.
+    """
+    from architectures import Architecture
+    from kernels.compare import compare, read_rows, row_document, summarise
+
+    rows = read_rows(measured)
+    machine = Architecture.load(architecture).evaluate(settings)
+    compared = compare(rows, machine, progress_line("rows"))
+    summary = summarise(compared)
+    files: tuple[Any, ...] = ()
+    if out is not None:
+        from kernels.roofline import write_report
+
+        files = write_report(out, compared, summary, machine)
+    if as_json:
+        print_json({
+            "architecture": machine.name,
+            "rows": [row_document(item) for item in compared],
+            "summary": summary,
+            "files": [str(path) for path in files],
+        })
+        return
+    click.echo(_table(summary))
+    click.echo()
+    click.echo(render_fields([*_facts(summary), *(("written", str(path)) for path in files)]))
+    for item in compared:
+        if item.reason:
+            click.echo(f"line {item.row.number} is not compared: {item.reason}", err=True)
+
+
+def _table(summary: dict[str, Any]) -> str:
+    columns = [
+        "kernel", Column("rows", True), Column("mean error", True), Column("mean absolute", True),
+        Column("median absolute", True), Column("roofline alone", True),
+    ]  # fmt: skip
+    keys = ("mean_error", "mean_absolute_error", "median_absolute_error", "roofline_mean_absolute_error")
+    return render_table(
+        columns,
+        [
+            [name, str(errors["rows"]), *(_percent(errors.get(key)) for key in keys)]
+            for name, errors in (*summary["kernels"].items(), ("all", summary["all"]))
+        ],
+    )
+
+
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    tiles = summary["tiles"]
+    facts = []
+    if tiles["shapes"]:
+        tau = "-" if tiles["kendall_tau"] is None else f"{tiles['kendall_tau']:.3f}"
+        facts.append(("tiles", f"Kendall tau {tau}, regret {_percent(tiles['regret'])} over {tiles['shapes']} shapes"))
+    for key, title in (("dram_read", "DRAM read"), ("dram_write", "DRAM written"), ("dram_total", "DRAM in all")):
+        found = summary[key]
+        if found["rows"]:
+            facts.append((
+                title,
+                f"mean error {_percent(found['mean_error'])}, mean absolute {_percent(found['mean_absolute_error'])} "
+                f"({found['rows']} rows)",
+            ))
+    return facts
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f} %"

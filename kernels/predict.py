@@ -1,0 +1,137 @@
+"""Predicted time and memory traffic of a case: its kernel's description, an architecture, and the evaluators.
+
+A table says which description a kernel has; what a case calls its fields is what the description calls them. Nothing
+here depends on which kernel it is, apart from that table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from architectures import EvaluatedArchitecture
+from einsum.errors import EinsightError, SpecError
+from einsum.expressions import resolve
+from kernels.case import Case
+from kernels.patterns import block_size, kept_blocks
+from mappings.gpu.kernel import GpuKernel
+from mappings.gpu.lowering import lower
+from simulator.analytic import evaluate
+
+DESCRIPTIONS = {
+    "copy": "copy", "matmul": "matmul", "softmax": "softmax", "unfused": "unfused", "flash_attention": "flash-attention",
+    "flash_decode": "flash-decode", "lean_decode": "lean-decode", "linear_attention": "linear-attention",
+    "block_sparse": "block-sparse",
+}  # fmt: skip
+"""Kernel -> its description in mappings/gpu/library."""
+TILE = ("block_m", "block_n", "block_k", "warps", "stages", "splits")
+# A fused kernel's forms, as knobs of the mapping.
+FORMS = {"mma-sync": {"group_mma": 0}, "warp-specialized": {"specialized": 1, "overlap": 1}}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a case should cost; the tile is the case's own, or the fastest of the description's where it has none.
+
+    roofline_s   the larger of operations over the peak rate and least bytes over the bandwidth, and the launches
+    bound_by     the unit or memory that bounds the longest launch, or `latency`
+    """
+
+    time_s: float
+    dram_read_bytes: float
+    dram_write_bytes: float
+    bound_by: str
+    roofline_s: float
+    case: Case
+
+
+@cache
+def description(kernel: str) -> GpuKernel:
+    """The description of a kernel."""
+    return GpuKernel.load(DESCRIPTIONS[kernel])
+
+
+def predict(case: Case, machine: EvaluatedArchitecture) -> Prediction:
+    """Time and traffic of `case` on `machine`; SpecError where it cannot run, or no tile of the description can."""
+    kernel = description(case.kernel)
+    if any(getattr(case, name) for name in ("block_m", "block_n", "warps")):
+        return _predict_tile(case, kernel, machine)
+    best: Prediction | None = None
+    refused: EinsightError | None = None
+    for tile in kernel.tiles:
+        values = {name: int(expression.number(machine.variables)) for name, expression in tile.items()}
+        for splits in _splits(case, machine):
+            try:
+                found = _predict_tile(replace(case, **{**values, **splits}), kernel, machine)
+            except SpecError as error:
+                refused = error
+                continue
+            if best is None or found.time_s < best.time_s:
+                best = found
+    if best is None:
+        raise refused or SpecError(f"{case.kernel} has no tile to choose from")
+    return best
+
+
+def _splits(case: Case, machine: EvaluatedArchitecture) -> list[dict[str, int]]:
+    """Parts to choose from for a decode that leaves them open: up to two for each multiprocessor."""
+    if case.splits or not case.kernel.endswith("decode"):
+        return [{}]
+    multiprocessors = int(np.max(machine.variables["multiprocessors"]))  # type: ignore[arg-type]
+    if case.kernel == "lean_decode":
+        return [{"splits": multiprocessors * count} for count in (1, 2)]
+    return [{"splits": 2**power} for power in range(8) if 2**power <= multiprocessors]
+
+
+def _predict_tile(case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture) -> Prediction:
+    arguments = arguments_of(case)
+    program = lower(kernel, machine, arguments)
+    result = evaluate(program)
+    moved = result.traffic_bytes["DRAM"]["total"]
+    return Prediction(
+        time_s=float(np.max(result.latency_s)),
+        dram_read_bytes=float(np.max(moved["read"])),
+        dram_write_bytes=float(np.max(moved["write"])),
+        bound_by=str(np.asarray(result.bound_by).reshape(-1)[0]),
+        roofline_s=_roofline_s(kernel, machine, arguments, len(program.phases)),
+        case=case,
+    )
+
+
+def arguments_of(case: Case) -> dict[str, Any]:
+    """The fields of a case as arguments of its kernel's description."""
+    arguments: dict[str, Any] = {name: value for name, value in case.fields().items() if name != "dtype"}
+    arguments |= {"word_bytes": case.word_bytes, "overlap": 0, "specialized": 0}
+    arguments |= FORMS.get(case.variant, {})
+    arguments["visible_pairs"] = visible_pairs(case)
+    if case.pattern:
+        size = block_size(case.pattern)
+        kept = kept_blocks(case.pattern, case.q_len, case.kv_len, case.causal).sum(axis=1)
+        tile = np.arange(-(-case.q_len // max(case.block_m, 1)))[::-1]  # tiles start with the last queries
+        arguments["kept_blocks"] = kept[np.minimum(tile * max(case.block_m, 1) // size, kept.size - 1)].reshape(1, 1, -1)
+        arguments["pattern_block"] = size
+        arguments["visible_pairs"] = float(kept.sum()) * size * size
+    return arguments
+
+
+def visible_pairs(case: Case) -> float:
+    """Pairs of a query and a key that it sees, under the causal mask and the window."""
+    position = np.arange(case.q_len, dtype=np.float64) + case.kv_len - case.q_len
+    last = np.minimum(position, case.kv_len - 1) if case.causal else np.full(case.q_len, case.kv_len - 1.0)
+    first = np.zeros(case.q_len)
+    if case.window:
+        first = np.maximum(position - case.window + 1, 0)
+        last = np.minimum(last, position + case.window - 1)
+    return float(np.maximum(last - first + 1, 0).sum())
+
+
+def _roofline_s(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: dict[str, Any], launches: int) -> float:
+    env: dict[str, Any] = {**machine.variables, **arguments}
+    env.update(resolve(kernel.variables, env))
+    fp8 = env["tensor_fp8_ratio"] if env["word_bytes"] == 1 else 1
+    peak = env["multiprocessors"] * env["tensor_flops_per_cycle"] * env["clock_hz"] * fp8
+    work_s = max(kernel.flops.number(env) / peak, kernel.bytes.number(env) / env["dram_read_bandwidth"])
+    return float(work_s + env["launch_latency"] + (launches - 1) * env["launch_next"])
