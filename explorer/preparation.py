@@ -51,7 +51,7 @@ def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, .
     for chosen in models:
         _check_variables(study, chosen)
     study = _checked(study, candidates, usual=not sweep.columns)
-    _check_objectives(study, candidates, objectives)
+    _check_kinds(study, candidates, objectives)
     return study, objectives
 
 
@@ -147,9 +147,10 @@ def _matching(study: Study, chosen: Combination, candidates: Inputs) -> Sequence
 
 def _probe(study: Study, chosen: Combination, candidates: Inputs) -> dict[str, Cells] | None:
     """The results at a point of a combination; None when none of those tried can be simulated."""
+    study = replace(study, fidelity="analytic")
     for inputs in _matching(study, chosen, candidates):
         try:
-            return simulated(replace(study, fidelity="analytic"), chosen, inputs)
+            return simulated(study, chosen, inputs)
         except EinsightError:
             continue
     return None
@@ -187,16 +188,23 @@ def _missing(study: Study, results: set[str]) -> frozenset[str]:
     return frozenset(missing | (used - known))
 
 
-def _check_objectives(study: Study, candidates: Inputs, objectives: Sequence[Objective]) -> None:
-    """Raise SpecError for an objective that is text."""
+def _check_kinds(study: Study, candidates: Inputs, objectives: Sequence[Objective]) -> None:
+    """Raise SpecError for an objective that is text, and for an expression that cannot be evaluated at any probe."""
+    study = replace(study, fidelity="analytic")
+    mistakes: list[EinsightError] = []
     for chosen in study.models:
         for inputs in _matching(study, chosen, candidates):
             try:
                 values, _ = quantities(study, chosen, inputs, 1)
-            except EinsightError:
+            except EinsightError as error:
+                # What the simulator finds wrong with a point lies elsewhere, and is the point's own matter.
+                if error.file is None and (error.key or "").startswith(("columns.", "constraints")):
+                    mistakes.append(error)
                 continue
             values |= inputs
             for objective in objectives:
                 if objective.name in values and values[objective.name].dtype.kind not in "biuf":
                     raise SpecError(f"'{objective.name}' is text and cannot be an objective", key="objectives")
             return
+    if mistakes:
+        raise mistakes[0]

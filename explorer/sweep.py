@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
@@ -39,6 +39,17 @@ BATCH_POINTS = {"analytic": 4096, "event": 16}
 """Points of a batch: enough to make one evaluation worth its overhead, few enough to stay in the processor's caches."""
 
 Models = str | list[str] | None
+
+
+def _form(value: Any) -> str:
+    return "is-range" if isinstance(value, dict | Range) else "is-list" if isinstance(value, list) else "is-value"
+
+
+Values = Annotated[
+    Annotated[Range, Tag("is-range")] | Annotated[list[Setting], Tag("is-list")] | Annotated[Setting, Tag("is-value")],
+    Discriminator(_form),
+]
+"""A range, a list, or a single value."""
 
 
 class Quantity(Part):
@@ -130,9 +141,9 @@ class Sweep(Part):
     """The evaluator."""
     constants: dict[str, Setting] = Field(default_factory=dict, alias="set")
     """Variables of workload, architecture, mapping or cascade with one value for all points."""
-    variables: dict[str, Range | list[Setting] | Setting] = Field(default_factory=dict)
+    variables: dict[str, Values] = Field(default_factory=dict)
     """Variables with the values to try: each list or range is crossed with all others."""
-    zips: tuple[dict[str, Range | list[Setting]], ...] = ()
+    zips: tuple[dict[str, Values], ...] = ()
     """Groups of inputs that change together: the first values of all, the second values of all, ..."""
     constraints: tuple[Expression, ...] = ()
     """Conditions on inputs (checked before a point is evaluated) and on results (after)."""
@@ -201,7 +212,7 @@ class Sweep(Part):
     def _zipped(self) -> set[str]:
         return {name for group in self.zips for name in group}
 
-    def _zip(self, group: Mapping[str, Range | list[Setting]], key: str) -> Axis:
+    def _zip(self, group: Mapping[str, Values], key: str) -> Axis:
         columns: dict[str, list[Setting]] = {}
         for name, values in group.items():
             if isinstance(values, Range):
@@ -210,7 +221,7 @@ class Sweep(Part):
                     raise SpecError("a continuous range cannot change together with others", key=f"{key}.{name}")
                 columns[name] = axis.columns[name].tolist()
             else:
-                columns[name] = values
+                columns[name] = values if isinstance(values, list) else [values]
         if not columns:
             raise SpecError("the group is empty", key=key)
         return list_axis(columns, key)
@@ -246,7 +257,7 @@ class Sweep(Part):
             raise SpecError("an evolutionary search needs objectives", key="objectives")
 
 
-def _axis(name: str, values: Range | list[Setting] | Setting, key: str) -> Axis:
+def _axis(name: str, values: Values, key: str) -> Axis:
     if isinstance(values, Range):
         return values.axis(name, key)
     return list_axis({name: values if isinstance(values, list) else [values]}, key)

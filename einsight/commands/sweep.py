@@ -151,9 +151,9 @@ def _text(document: dict[str, Any], ready: Plan, out: str) -> str:
         ("points", f"{points:,}, {added:,} of them new in {_duration(document['elapsed_s'])}"),
     ]
     if document["infeasible"]:
-        fields.append(("infeasible", f"{document['infeasible']:,} points break a constraint on results"))
+        fields.append(("infeasible", f"{document['infeasible']:,} of the points break a constraint on results"))
     if document["failed"]:
-        fields.append(("failed", f"{document['failed']:,} points; `einsight report` shows the errors"))
+        fields.append(("failed", f"{document['failed']:,} of the points; `einsight report` shows the errors"))
     parts = [render_fields(fields)]
     if document["front"]:
         size, places, rows = document["front_size"], document["front_places"], document["front"]

@@ -104,7 +104,7 @@ def test_hovering_shows_all_inputs_of_the_point(chromium: str, tmp_path: Path, p
     display, facts = html.unescape(found[1]).split("|")
     shown = dict(fact.split("=") for fact in facts.split(";"))
     assert display == "block"
-    assert {"workload": "bert-base", "L": "4096", "W": "96"}.items() <= shown.items()
+    assert {"workload": "bert-base", "L": "4Ki", "W": "96"}.items() <= shown.items()
     assert {"mapping", "buffer", "latency", "energy"} <= shown.keys()
 
 
@@ -131,8 +131,8 @@ def test_any_two_results_against_any_input(chromium: str, tmp_path: Path, page: 
       const before = charts[1].places.slice();
       charts[1].y.value = "energy"; charts[1].x.value = "mapping"; charts[1].x.onchange();
       const row = data.point.findIndex((_, r) => data.columns.latency.values[r] !== null);
-      const names = select => [...select.options].map(option => option.value).join();
-      document.body.dataset.options = names(charts[1].x) + "|" + names(charts[1].y);
+      const listed = select => [...select.options].map(option => option.value).join();
+      document.body.dataset.options = listed(charts[1].x) + "|" + listed(charts[1].y);
       document.body.dataset.moved = [0, 1].every(i => before[2 * row + i] !== charts[1].places[2 * row + i]);
     """
     dom = opened(chromium, tmp_path, page, script)
