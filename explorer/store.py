@@ -56,6 +56,7 @@ class Store:
                 for name, expected in about["identity"].items():
                     if found["identity"].get(name) != expected:
                         raise SpecError(_DIFFERENT[name].format(found["name"]), file=str(folder))
+                store._owner = Owner(folder)
                 with store._transaction():
                     store._connection.execute("UPDATE about SET document = ?", [json.dumps(dict(about))])
             except BaseException:
@@ -113,11 +114,6 @@ class Store:
         assert isinstance(document, dict)
         return document
 
-    def note(self, **facts: Any) -> None:
-        """Add facts to what the results are of."""
-        with _explained(self.folder), self._transaction():
-            self._connection.execute("UPDATE about SET document = ?", [json.dumps({**self.about(), **facts})])
-
     def done(self) -> set[int]:
         """Numbers of the batches that are done."""
         return {number for (number,) in self._connection.execute("SELECT number FROM batches WHERE done")}
@@ -125,7 +121,7 @@ class Store:
     def claim(self, batch: int) -> bool:
         """Whether this process may evaluate a batch: nobody else does, and nobody has."""
         with _explained(self.folder):
-            self._owner = self._owner or Owner(self.folder)
+            assert self._owner, "a store that was opened to be read claims nothing"
             mine = self._owner.name
             with self._transaction():
                 added = self._connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?, 0)", [batch, mine])

@@ -31,7 +31,7 @@ def million() -> Plan:
 
 def test_points_a_second_on_one_core(benchmark: BenchmarkFixture, million: Plan) -> None:
     points = np.arange(400_000, 404_096)
-    task = Task(0, points, million.points.inputs(points))  # type: ignore[union-attr]
+    task = Task(0, points, million.points.inputs(points))
     benchmark.pedantic(evaluate, (million.study, task), rounds=5, warmup_rounds=1)
     rate = len(points) / benchmark.stats.stats.min
     benchmark.extra_info["points_per_s"] = rate
@@ -42,7 +42,7 @@ def test_storing_a_batch_takes_a_fraction_of_the_time(
     benchmark: BenchmarkFixture, million: Plan, tmp_path: Path
 ) -> None:
     points = np.arange(4096)
-    first = evaluate(million.study, Task(0, points, million.points.inputs(points)))  # type: ignore[union-attr]
+    first = evaluate(million.study, Task(0, points, million.points.inputs(points)))
     numbers = iter(range(10_000))
     with Store.create(tmp_path, million.about(), million.study.varying, tuple(million.study.columns)) as store:
 

@@ -69,7 +69,7 @@ def test_workers_that_always_die_end_the_sweep_with_a_sentence(ready: Ready, mon
         Processes(planned.study, 1) as executor,
         pytest.raises(EinsightError, match="killed again and again, perhaps for want of memory"),
     ):
-        list(executor.run([Task(0, np.arange(1), planned.points.inputs(np.arange(1)))]))  # type: ignore[union-attr]
+        list(executor.run([Task(0, np.arange(1), planned.points.inputs(np.arange(1)))]))
 
 
 def test_workers_end_with_their_parent(ready: Ready, tmp_path: Path) -> None:
