@@ -202,9 +202,27 @@ def simulate(
     fidelity    analytic: steady states, all points at once; event: tile by tile, one point after another
     trace       file for a timeline in Chrome trace format (event fidelity, one point)
 
+    A mapping that is a pipeline of stages is simulated over the run that the workload's pruning schedule gives.
+
     Raises EinsightError (SpecError for bad input), one sentence each.
     """
-    chosen = design(cascade, architecture, mapping, workload, settings)
+    plan = mapping if isinstance(mapping, Mapping) else Mapping.load(mapping)
+    if plan.pipeline is not None:
+        from simulator.trace_run import simulate_trace
+
+        if where or end_to_end:
+            raise SpecError("a pipeline of stages takes neither conditions nor linear layers", file=plan.file)
+        return simulate_trace(
+            None,
+            mapping=plan,
+            architecture=architecture,
+            workload=workload,
+            cascade=cascade,
+            settings=settings,
+            fidelity=fidelity,
+            timeline=trace,
+        )
+    chosen = design(cascade, architecture, plan, workload, settings)
     if where:
         chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
     if trace is not None and fidelity != "event":
