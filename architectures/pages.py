@@ -50,13 +50,13 @@ class Layout:
         n, k, w, length, per = np.broadcast_arrays(*arrays)
         k = np.clip(k, 0, n)
         w = np.clip(w, 0, k)
-        last_pages = np.ceil(n / per) - np.floor((n - w) / per) * (w > 0) - np.ceil(n / per) * (w == 0)
         old, drawn = n - w, k - w
-        before = np.where(w > 0, np.floor(old / per), np.floor(n / per))
-        rest = np.where(w > 0, 0.0, n - before * per)  # a last page that is not full, if the window does not take it
-        whole = before * (1 - _missed(old, drawn, per, length))
+        full = np.floor(old / per)
+        taken = np.where(w > 0, np.ceil(n / per) - full, 0.0)
+        rest = np.where(w > 0, 0.0, old - full * per)  # vectors of a last page that no latest vector takes
+        whole = full * (1 - _missed(old, drawn, per, length))
         part = np.where(rest > 0, 1 - _missed(old, drawn, np.maximum(rest, 1.0), length), 0.0)
-        return np.asarray((last_pages + whole + part) * self.pages_each)
+        return np.asarray((taken + whole + part) * self.pages_each)
 
 
 def _missed(n: Array, k: Array, size: Array, run: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, join_key, nearest
+from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, closed, resolve
 from mappings.movement import column
 from mappings.plan import PhasePlan, PlanPhase
@@ -70,7 +70,7 @@ def lower_plan(
         try:
             lowered, shares = _phase(phase, machine, definitions, values, points)
         except EinsightError as error:
-            raise error.located(key=join_key(f"plan.phases[{place}]", error.key)) from None
+            raise error.located(key=f"plan.phases[{place}]") from None
         phases.append(lowered)
         peaks.update(shares)
         names = {step.resource for step in lowered.streams[0].steps if step.resource is not None}

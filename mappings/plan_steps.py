@@ -6,7 +6,9 @@ delivers and ends after it. A memory on the way is written and read again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +20,11 @@ from architectures.evaluated import Device
 from architectures.flash import EvaluatedFlash
 from architectures.links import EvaluatedLink
 from architectures.pages import Layout
-from einsum.errors import EinsightError, SpecError
+from einsum.errors import EinsightError, SpecError, nearest
 from mappings.movement import column
 from mappings.plan import PlanStage
 from mappings.program import Array, Step, Traffic
-from mappings.stage_steps import StageLowering, steps_at
+from mappings.stage_steps import RowError, StageLowering, steps_at
 from mappings.stages import Move, StagePipeline
 
 
@@ -30,18 +32,27 @@ def plan_steps(
     stages: Sequence[PlanStage], machine: EvaluatedArchitecture, env: Mapping[str, Any], shape: tuple[int, int]
 ) -> tuple[tuple[Step, ...], dict[str, Array]]:
     """The steps of a tile, (points, classes), and what the utilization of each resource is a share of, (points, 1)."""
-    hops = [hop for place, stage in enumerate(stages) for hop in _hops(stage, machine, place)]
+    owner: list[int] = []
+    hops: list[PlanStage] = []
+    for place, stage in enumerate(stages):
+        with _located(place):
+            parts = tuple(_hops(stage, machine))
+        owner += [place] * len(parts)
+        hops += parts
     plain = tuple(_without_device(stage) if stage.on in machine.devices else stage for stage in hops)
     lowering = StageLowering(StagePipeline.model_construct(stages=plain), machine, env, shape)
-    made = {step.name: step for step in lowering.steps()}
-    for place, stage in enumerate(hops):
-        try:
+    try:
+        made = {step.name: step for step in lowering.steps()}
+    except EinsightError as error:  # it numbers the hops
+        raise _renumbered(error, owner) from None
+    except RowError as error:
+        raise SpecError(error.sentence) from None
+    for place, stage in zip(owner, hops, strict=True):
+        with _located(place):
             device = machine.devices.get(stage.on or "")
             if device is not None:
                 made[stage.stage] = DeviceWork(stage, device, lowering).step(made[stage.stage])
             made[stage.stage] = _dealt(made[stage.stage], stage, machine, lowering)
-        except EinsightError as error:
-            raise error.located(key=f"stages[{place}]") from None
     peaks = lowering.peaks_per_s()
     for stage in hops:
         if stage.on in machine.devices:
@@ -49,15 +60,38 @@ def plan_steps(
     return steps_at(tuple(made.values()), np.arange(shape[1])), peaks
 
 
-def _hops(stage: PlanStage, machine: EvaluatedArchitecture, place: int) -> Iterator[PlanStage]:
+@contextmanager
+def _located(place: int) -> Iterator[None]:
+    """Put the stage's place before the key of an error that passes through."""
+    try:
+        yield
+    except EinsightError as error:
+        raise error.located(key=f"stages[{place}]") from None
+
+
+def _renumbered(error: EinsightError, owner: Sequence[int]) -> SpecError:
+    """The error with the place of the stage that a hop belongs to."""
+    key = error.key or ""
+    found = re.match(r"stages\[(\d+)\]", key)
+    if found is not None:
+        key = f"stages[{owner[int(found[1])]}]{key[found.end() :]}"
+    return SpecError(error.message, key=key)
+
+
+def _hops(stage: PlanStage, machine: EvaluatedArchitecture) -> Iterator[PlanStage]:
     """The stage itself, or one for each part of its path; the last one bears its name."""
+    parts = (machine.memories, machine.units, machine.selectors, machine.devices, machine.paths)
+    known = {name for each in parts for name in each}
+    if stage.on is not None and stage.on not in known:
+        message = f"the architecture '{machine.name}' has no part '{stage.on}'{nearest(stage.on, known)}"
+        raise SpecError(message, key="on")
     if stage.on is None or stage.on not in machine.paths:
         yield stage
         return
     over = machine.paths[stage.on]
     moves = stage.moves.get(stage.on)
     if moves is None or len(stage.moves) > 1:
-        raise SpecError(f"a stage on the path '{stage.on}' moves tensors over it alone", key=f"stages[{place}].moves")
+        raise SpecError(f"a stage on the path '{stage.on}' moves tensors over it alone", key="moves")
     for number, hop in enumerate(over):
         last = number == len(over) - 1
         name = stage.stage if last else f"{stage.stage} over {hop}"
@@ -83,8 +117,9 @@ def _dealt(step: Step, stage: PlanStage, machine: EvaluatedArchitecture, lowerin
         return step
     pieces = np.maximum(lowering.values(stage.spread, "spread"), 1.0)
     name = str(stage.on)
-    part = next(parts[name] for parts in (machine.devices, machine.memories, machine.units) if name in parts)
-    return replace(step, busy_s=step.busy_s * np.ceil(pieces / column(part.copies)) / pieces)
+    parts = (machine.devices, machine.memories, machine.units)
+    copies = next((each[name].copies for each in parts if name in each), 1)
+    return replace(step, busy_s=step.busy_s * np.ceil(pieces / column(copies)) / pieces)
 
 
 @dataclass(frozen=True)
