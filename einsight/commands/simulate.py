@@ -93,7 +93,7 @@ def command(
 
 def _report(result: Result) -> str:
     document = result.to_dict()
-    tables = (_phases(document), _traffic(document), _utilization(document), _energy(document))
+    tables = (_held(document), _phases(document), _traffic(document), _utilization(document), _energy(document))
     parts = [_summary(document), *(table for table in tables if table)]
     if result.assumptions:
         parts.append("assumptions\n" + render_fields([("-", text) for text in result.assumptions]))
@@ -122,6 +122,17 @@ def _phases(document: dict[str, Any]) -> str:
         rest = sum(phase["latency_s"] for phase in phases) - sum(phase["latency_s"] for phase in shown)
         rows.append([f"{len(phases) - len(shown)} shorter ones", quantity(rest, "s"), ""])
     return render_table(["phase", Column("latency", right=True), "bound by"], rows)
+
+
+def _held(document: dict[str, Any]) -> str:
+    """What each part has to hold, where the mapping says so, and whether it fits."""
+    rows = [
+        [part, quantity(held["needed"], "bytes"), quantity(held["capacity"], "bytes"),
+         "yes" if held["needed"] <= held["capacity"] else "no"]
+        for part, held in document["memory_bytes"].items()
+    ]  # fmt: skip
+    columns = ["memory", Column("to hold", right=True), Column("capacity", right=True), "fits"]
+    return render_table(columns, rows) if rows else ""
 
 
 def _traffic(document: dict[str, Any]) -> str:
