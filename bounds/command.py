@@ -118,8 +118,9 @@ def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, A
         "d": {_extent(cascade, rank) for rank in roles.widths},
     }
     for shorthand in shorthands:
-        for name in values[shorthand] & set(missing):
-            sizes[name] = sizes[shorthand]
+        for name in missing:
+            if name in values[shorthand]:
+                sizes[name] = sizes[shorthand]
         if shorthand not in cascade.variables:
             del sizes[shorthand]
     ranks = {_extent(cascade, rank) for rank in cascade.ranks if rank not in (*roles.positions, *roles.widths)}
