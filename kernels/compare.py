@@ -170,6 +170,10 @@ def _roofline_error(item: Compared) -> float:
     return item.prediction.roofline_s * 1e3 / item.row.measured["ms"] - 1
 
 
+NOISE = 0.02
+"""Measured times that differ by less are taken as equal: the spread of repeated measurements."""
+
+
 def tile_ranks(items: Sequence[Compared]) -> dict[str, float | int | None]:
     """Kendall's tau-b of predicted and measured times over the tiles of a shape, and the regret of the tile that the
     prediction picks, both as means over the shapes with at least three tiles."""
@@ -183,7 +187,7 @@ def tile_ranks(items: Sequence[Compared]) -> dict[str, float | int | None]:
         predicted = np.array([item.prediction.time_s for item in group if item.prediction])
         if len({tuple(getattr(item.row.case, name) for name in TILE) for item in group}) < 3:
             continue
-        tau = kendall_tau(predicted, measured)
+        tau = kendall_tau(predicted, measured, NOISE)
         if tau is not None:
             taus.append(tau)
         regrets.append(float(measured[np.argmin(predicted)] / measured.min() - 1))
@@ -194,12 +198,16 @@ def tile_ranks(items: Sequence[Compared]) -> dict[str, float | int | None]:
     }
 
 
-def kendall_tau(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float | None:
-    """Kendall's tau-b: agreement of two orders, ties counted out; None where one of them has ties only."""
+def kendall_tau(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], noise: float = 0.0) -> float | None:
+    """Kendall's tau: agreement of two orders over the pairs that `second` tells apart by more than a share `noise`.
+
+    None where it tells no pair apart. A pair that `first` does not tell apart counts as neither right nor wrong.
+    """
     above = np.triu_indices(first.size, 1)
-    signs = [np.sign(values[:, None] - values[None, :])[above] for values in (first, second)]
-    untied = math.sqrt(float(np.sum(signs[0] != 0)) * float(np.sum(signs[1] != 0)))
-    return float(np.sum(signs[0] * signs[1])) / untied if untied else None
+    low, high = (np.sort(np.stack([second[index] for index in above]), axis=0)[side] for side in (0, 1))
+    apart = high > low * (1 + noise)
+    signs = [np.sign(values[above[0]] - values[above[1]]) for values in (first, second)]
+    return float(np.mean((signs[0] * signs[1])[apart])) if apart.any() else None
 
 
 def _traffic(items: Sequence[Compared], column: str) -> dict[str, float | int | None]:

@@ -27,8 +27,8 @@ SHARPNESS = 2.75
 Measured, concurrency: 16, 32, 64 KiB in flight on each multiprocessor reach 0.49, 0.78, 0.97 of the DRAM's bandwidth
 where latency alone would allow 0.56, 1.12, 2.24 of it.
 """
-LOST_STAGES = 1.5
-"""Stages of a load pipeline that do not help: the tile in use, and half a tile until its buffer is free again."""
+LOST_STAGES = 1.3
+"""Stages of a load pipeline that do not help: the tile in use, and a third of one until its buffer is free again."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _stream_time(stream: Stream, resources: Mapping[str, Resource]) -> tuple[flo
     def block_s(resident: int, counts: Array) -> Array:
         rounds = np.array([cost.round_s(resident, residency.teams, residency.in_flight) for cost in costs])
         fills = np.array([cost.fill_s(resident) for cost in costs])
-        return np.asarray(residency.setup_s + counts @ rounds + (counts > 0) @ fills)
+        return np.asarray(residency.setup_s + (counts * rounds).sum(axis=1) + ((counts > 0) * fills).sum(axis=1))
 
     counts = residency.counts
     if counts is None:

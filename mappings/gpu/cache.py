@@ -59,6 +59,10 @@ def fetched_bytes(
     blocks = accesses[0].blocks
     wave = np.arange(blocks) // max(in_flight, 1)
     waves = int(wave[-1]) + 1
+    whole = np.zeros(blocks, dtype=np.int64)
+    distinct = [float(union_bytes(access, whole).sum()) for access in accesses]
+    if sum(distinct) + passing_bytes <= usable_bytes:
+        return distinct
     unions = [union_bytes(access, wave) for access in accesses]
     footprint = (float(np.sum([union.sum() for union in unions])) + passing_bytes) / waves
     if waves == 1 or not any(access.shared for access in accesses):

@@ -23,6 +23,8 @@ from mappings.program import Array, Dependence, Phase, Residency, Resource, Step
 
 UNITS = ("tensor", "vector", "shared", "port")
 Env = dict[str, Any]
+SAMPLED_WAVES = 24
+"""Waves of a grid whose reads are followed block by block; later ones go on alike."""
 DROOP_AT = 0.3
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
 
@@ -57,6 +59,14 @@ class Blocks:
     def full(self, value: Any) -> Array:
         """A value with an entry for each block, (blocks,)."""
         return np.broadcast_to(np.asarray(value, dtype=np.float64), self.shape).reshape(-1)
+
+    def first(self, expression: Expression, count: int) -> Array:
+        """An expression's value for each of the first `count` blocks."""
+        values = np.broadcast_to(np.asarray(expression.evaluate(self.env), dtype=np.float64), self.shape)
+        values = values[: -(-count // (self.shape[1] * self.shape[2]))]
+        if values.shape[0] == 1:
+            values = values[:, : -(-count // self.shape[2])]
+        return values.reshape(-1)[:count]
 
     def mean(self, expression: Expression) -> float:
         """An expression's mean over the blocks."""
@@ -117,6 +127,8 @@ class LaunchLowering:
             self.trips = np.stack([self.blocks.full(values) for values in trips], axis=1)
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         self.accesses: dict[int, Access] = {}
+        self.in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
+        self.sampled = min(self.blocks.count, SAMPLED_WAVES * self.in_flight)
 
     def phase(self) -> Phase:
         """The phase: one stream, whose first step stands for the start of a block."""
@@ -259,11 +271,12 @@ class LaunchLowering:
         return values
 
     def access(self, step: GridStep) -> Access:
-        """What the blocks move in a load or store."""
+        """What the first blocks read in a load: as many waves of them as tell how the others go on."""
         if id(step) not in self.accesses:
-            first, last = (self.blocks.array(bound) for bound in step.rows)
-            key = as_key([self.blocks.array(value) for value in step.same or ()], self.blocks.count)
-            self.accesses[id(step)] = Access(first, last, self.blocks.array(step.row_bytes), key, step.same is not None)
+            first, last, row_bytes, *same = (
+                self.blocks.first(value, self.sampled) for value in (*step.rows, step.row_bytes, *(step.same or ()))
+            )
+            self.accesses[id(step)] = Access(first, last, row_bytes, as_key(same, self.sampled), step.same is not None)
         return self.accesses[id(step)]
 
     def moved_bytes(self, step: GridStep) -> float:
@@ -278,7 +291,6 @@ class LaunchLowering:
         steps = [step for loop in self.launch.loops for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
         stores = [step for step in steps if step.kind == "store"]
-        in_flight = min(self.blocks.count, self.slots * self.gpu.multiprocessors)
         by_tensor: dict[str, list[GridStep]] = {}
         for step in loads:
             by_tensor.setdefault(str(step.load), []).append(step)
@@ -288,14 +300,14 @@ class LaunchLowering:
         own += sum(sizes[id(step)] for step in stores)
         fetched = fetched_bytes(
             [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
-            in_flight, self.gpu.l2_usable, own,
+            self.in_flight, self.gpu.l2_usable, own * self.sampled / self.blocks.count,
         )  # fmt: skip
-        totals = dict(zip(shared, fetched, strict=True))
+        totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)
             # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
-            live = (first + own) / self.blocks.count * in_flight
+            live = (first + own) / self.blocks.count * self.in_flight
             lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
