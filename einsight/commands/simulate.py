@@ -131,7 +131,7 @@ def _held(document: dict[str, Any]) -> str:
          "yes" if held["needed"] <= held["capacity"] else "no"]
         for part, held in document["memory_bytes"].items()
     ]  # fmt: skip
-    columns = ["memory", Column("to hold", right=True), Column("capacity", right=True), "fits"]
+    columns = [Column("memory"), Column("to hold", right=True), Column("capacity", right=True), Column("fits")]
     return render_table(columns, rows) if rows else ""
 
 
