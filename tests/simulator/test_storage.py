@@ -153,6 +153,12 @@ def test_the_table_of_llm_in_a_flash(row: str) -> None:
     assert result.fits[0]
 
 
+def test_other_models_stream_their_own_bytes() -> None:
+    """A Llama 2 7B of 6.74 billion parameters from flash at 6.1 GB/s."""
+    result = simulate(mapping="llm-in-a-flash", workload="llama-2-7b", settings={"G": 1, "predicted": 0})
+    assert result.utilization["ssd"][0] * result.latency_s[0] == pytest.approx(2 * 6.74e9 / 6.1e9, rel=0.02)
+
+
 @pytest.mark.parametrize(("row", "published"), [("hybrid", 6.7e9), ("predictor", 4.8e9), ("windowing", 6.5e9)])
 def test_memory_of_llm_in_a_flash(row: str, published: float) -> None:
     settings: dict[str, Any] = {"G": 1, **FLASH[row][0]}
