@@ -16,6 +16,7 @@ COMMANDS = {
     "show": "Show and draw a cascade, an architecture, a mapping or a workload.",
     "passes": "Count the passes that a cascade must make over each rank.",
     "simulate": "Simulate a cascade on an architecture: time, traffic, utilization, energy.",
+    "map": "Find the best mapping of a cascade on an architecture.",
     "bounds": "Bound the traffic that any schedule of a cascade must do.",
     "measure": "Time kernels on the GPU of this machine.",
     "calibrate": "Measure what the GPU of this machine can do.",

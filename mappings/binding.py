@@ -90,7 +90,7 @@ def balanced(choices: Sequence[Sequence[Binding]], overlapped: bool) -> list[Bin
         busy = list(loads(chosen).values())
         return max(busy), sum(busy)
 
-    return list(min(product(*choices), key=strain))
+    return min((list(chosen) for chosen in product(*choices)), key=strain)
 
 
 def loads(chosen: Sequence[Binding]) -> dict[str, float]:

@@ -108,7 +108,7 @@ class Candidates:
             assert step is not None
             parts.insert(0, step[1])
             at = step[0]
-        return self._candidate(parts, level, "sequence", 1, exact)
+        return self._candidate(parts, level, "sequence", 1, exact, overlapped=False)
 
     def run(self, start: int, end: int) -> Run | None:
         """The run of the leaves from `start` to before `end`."""
@@ -130,11 +130,20 @@ class Candidates:
     # Whole mappings
 
     def _candidate(
-        self, parts: Sequence[RunSchedule], level: str, arrangement: Arrangement, buffers: int, exact: bool
+        self,
+        parts: Sequence[RunSchedule],
+        level: str,
+        arrangement: Arrangement,
+        buffers: int,
+        exact: bool,
+        overlapped: bool,
     ) -> Candidate:
-        """The mapping of scheduled runs: one after another, or beside each other under the loops that all share."""
+        """The mapping of scheduled runs: one after another, or beside each other under the loops that all share.
+
+        `overlapped`: the leaves of a run work on different tiles at the same time.
+        """
         skipped = self._common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
-        branch: Arrangement = "sequence" if buffers == 1 and arrangement == "sequence" else "pipeline"
+        branch: Arrangement = "pipeline" if overlapped else "sequence"
         bodies = []
         chosen = self._bound(parts, overlapped=branch == "pipeline")
         loaded: set[str] = set()
@@ -299,11 +308,11 @@ class Candidates:
         whole = [self.schedule(start, end, level, 1.0, space, tag) for start, end in pairs]
         if all(part is not None for part in whole):
             parts = [part for part in whole if part is not None]
-            yield self._candidate(parts, level, "sequence", buffers, False)
+            yield self._candidate(parts, level, "sequence", buffers, False, overlapped=True)
             if len(parts) > 1 and self._common_loops(parts):
                 beside = self._beside(pairs, level, space, tag)
                 if beside is not None and not self._twice_loaded(beside):
-                    yield self._candidate(beside, level, "pipeline", buffers, False)
+                    yield self._candidate(beside, level, "pipeline", buffers, False, overlapped=True)
 
     def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
         """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""

@@ -63,9 +63,7 @@ def _grains(run: Run, space: Space) -> list[dict[str, int]]:
     """No inner shared loops, or inner loops over the shared ranks that have a coordinate of their own."""
     if len(run.leaves) == 1 or not run.inside:
         return [{}]
-    every = dict.fromkeys(run.shared, 1)
-    chosen = {**every, **{rank: size for rank, size in space.grain.items() if rank in every}}
-    return [{}, *([every] if every == chosen else [chosen, every])]
+    return [{}, {rank: space.grain.get(rank, 1) for rank in run.shared}]
 
 
 class _Search(Frame):

@@ -1,0 +1,203 @@
+"""`einsight map`: find the best mapping of a cascade on an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from einsight.options import json_option, set_option
+from einsight.output import print_json, quantity
+from einsight.table import Column, render_fields, render_table
+
+if TYPE_CHECKING:
+    from architectures import Architecture
+    from einsum.cascade import Cascade
+    from explorer.settings import Setting
+    from mappings import Mapping
+    from mappings.search import Cost, Found
+    from workloads import Workload
+
+
+@click.command(
+    epilog="Example: einsight map --cascade attention-3pass --architecture flat-cloud --workload bert-base "
+    "--objective latency --out mapping.yaml"
+)
+@click.option("--cascade", required=True, metavar="NAME", help="The algorithm: a library name or a YAML file.")
+@click.option("--architecture", required=True, metavar="NAME", help="The hardware: a library name or a YAML file.")
+@click.option("--workload", metavar="NAME", help="The sizes: a library name or a YAML file.")
+@click.option(
+    "--objective",
+    type=click.Choice(["edp", "latency", "energy", "dram", "pareto"]),
+    default="edp",
+    show_default=True,
+    help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
+)
+@set_option
+@click.option(
+    "--issue",
+    type=click.Choice(["chained", "serial"]),
+    default="chained",
+    show_default=True,
+    help="A point's operations run as a pipeline on their unit, or one after another.",
+)
+@click.option(
+    "--fill-drain",
+    type=click.Choice(["charged", "hidden"]),
+    default="charged",
+    show_default=True,
+    help="hidden: the first tile's fill and the last one's drain overlap with work outside.",
+)
+@click.option("--out", metavar="FILE", help="Write the mapping as YAML.")
+@json_option
+def command(
+    cascade: str,
+    architecture: str,
+    workload: str | None,
+    objective: Literal["edp", "latency", "energy", "dram", "pareto"],
+    settings: dict[str, Setting],
+    issue: Literal["chained", "serial"],
+    fill_drain: str,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Find a mapping: which Einsums run together, loop orders, tile sizes, what is held where, what runs on what.
+
+    With one memory below the outermost one, the least traffic (objective dram) is exact: no mapping of the space that
+    `docs/mapper.md` describes moves less. Otherwise the result is the best one found, with its distance from the
+    traffic that no algorithm avoids and from the proven lower bound.
+    """
+    from architectures import Architecture
+    from einsum.cascade import Cascade
+    from explorer.files import whole_file
+    from mappings.search import find
+    from workloads import Workload
+
+    chosen = Cascade.load(cascade)
+    machine = Architecture.load(architecture)
+    sizes = None if workload is None else Workload.load(workload)
+    found = find(
+        chosen,
+        machine,
+        sizes,
+        objective,
+        settings,
+        evaluate=_evaluator(chosen, machine, sizes, settings),
+        issue=issue,
+        hidden_fill=fill_drain == "hidden",
+    )
+    bound = _lower_bound_bytes(chosen, machine, sizes, settings)
+    if out is not None:
+        with whole_file(out) as partial:
+            found.mapping.save(partial)
+        click.echo(f"wrote {out}", err=True)
+    document = _document(found, bound)
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(_report(found, document, shown=out is None))
+
+
+def _evaluator(
+    cascade: Cascade, architecture: Architecture, workload: Workload | None, settings: dict[str, Setting]
+) -> Callable[[Mapping], Cost]:
+    from mappings.search import Cost
+    from simulator.simulate import simulate
+
+    def evaluate(mapping: Mapping) -> Cost:
+        result = simulate(cascade, architecture, mapping, workload, settings)
+        outermost = next(iter(architecture.memories))
+        moved = result.traffic_bytes[outermost]["total"]
+        return Cost(float(result.latency_s[0]), float(result.energy_j[0]), float(moved["read"][0] + moved["write"][0]))
+
+    return evaluate
+
+
+def _lower_bound_bytes(
+    cascade: Cascade, architecture: Architecture, workload: Workload | None, settings: dict[str, Setting]
+) -> tuple[float, str] | None:
+    """The proven bound on the outermost memory's traffic for all memories on chip together, and its theorem."""
+    import numpy as np
+
+    from bounds import lower_bound, read_problem
+    from einsum.errors import SpecError
+    from mappings.search import environment
+
+    machine = architecture.evaluate(settings)
+    word = float(machine.word_bytes)
+    env = environment(cascade, machine, workload, settings)
+    on_chip = sum(float(memory.capacity_bytes) for memory in list(machine.memories.values())[1:])
+    files = sum(float(u.elements) * float(u.registers.words) for u in machine.units.values() if u.registers is not None)
+    try:
+        problem = read_problem(cascade, env, word_bytes=word)
+        bound = lower_bound(problem, np.array([on_chip / word + files]))
+    except SpecError:
+        return None  # a cascade that the bounds do not cover
+    return float(bound.words[0]) * word, bound.theorems[0]
+
+
+def _document(found: Found, bound: tuple[float, str] | None) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "objective": found.objective,
+        "exact": found.exact,
+        "dram_bytes": found.dram_bytes,
+        "compulsory_bytes": found.compulsory_bytes,
+        "gap_to_compulsory": found.gap,
+        "lower_bound_bytes": None if bound is None else bound[0],
+        "lower_bound_theorem": None if bound is None else bound[1],
+        "gap_to_lower_bound": None if bound is None or not bound[0] else found.dram_bytes / bound[0],
+        "candidates": found.tried,
+        **_costs(found),
+        "mapping": dict(found.mapping.data),
+    }
+    if found.front:
+        document["front"] = [{**_costs(one), "mapping": dict(one.mapping.data)} for one in found.front]
+    return document
+
+
+def _costs(found: Found) -> dict[str, float]:
+    assert found.cost is not None
+    return {
+        "latency_s": found.cost.latency_s,
+        "energy_j": found.cost.energy_j,
+        "edp_js": found.cost.latency_s * found.cost.energy_j,
+        "dram_traffic_bytes": found.cost.dram_bytes,
+    }
+
+
+def _report(found: Found, document: dict[str, Any], shown: bool) -> str:
+    claim = (
+        "least traffic of all mappings of the space: proved by exhaustive search after exact pruning"
+        if found.exact
+        else f"best of {found.tried} candidates"
+    )
+    rows = [
+        ("found", claim),
+        ("mapping", found.mapping.header.description),
+        ("latency", quantity(document["latency_s"], "s")),
+        ("energy", quantity(document["energy_j"], "j")),
+        ("outer traffic", quantity(found.dram_bytes, "bytes")),
+        ("compulsory", f"{quantity(found.compulsory_bytes, 'bytes')} (gap {found.gap:.3f}x)"),
+    ]
+    if document["lower_bound_bytes"]:
+        gap = document["gap_to_lower_bound"]
+        rows.append(("lower bound", f"{quantity(document['lower_bound_bytes'], 'bytes')} (gap {gap:.3f}x)"))
+    parts = [render_fields(rows)]
+    if found.front:
+        columns = [Column("latency", right=True), Column("energy", right=True), Column("outer traffic", right=True)]
+        table = [
+            [quantity(one["latency_s"], "s"), quantity(one["energy_j"], "j"),
+             quantity(one["dram_traffic_bytes"], "bytes")]
+            for one in document["front"]
+        ]  # fmt: skip
+        parts.append(render_table(columns, table))
+    if shown:
+        parts.append(_as_yaml(found))
+    return "\n\n".join(parts)
+
+
+def _as_yaml(found: Found) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(found.mapping.data), sort_keys=False, allow_unicode=True).rstrip()

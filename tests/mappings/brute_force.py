@@ -1,0 +1,146 @@
+"""The least traffic of small problems by trying every schedule of the mapper's space, one by one.
+
+Nothing here is in closed form: loads are counted by walking the iterations of the loops and watching when the tile
+changes. All chunk sizes are tried, not only those that differ in their number of chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations, product
+from math import inf, prod
+
+Path = tuple[tuple[str, int], ...]
+"""Loops, outermost first: rank and chunk."""
+Ranks = tuple[str, ...]
+Ways = list[tuple[int, int]]
+"""(words moved, words of room)"""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A tensor that a leaf takes from the slow memory, or writes there."""
+
+    ranks: Ranks
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A leaf: its ranks, and what it exchanges with the slow memory."""
+
+    ranks: Ranks
+    outside: tuple[Outside, ...]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Leaves under shared loops; `inside`: ranks of each allocation that stays in the buffer; `common`: inputs that
+    several leaves read."""
+
+    parts: tuple[Part, ...]
+    shared: Ranks = ()
+    inside: tuple[Ranks, ...] = ()
+    common: tuple[Ranks, ...] = ()
+
+
+def least_words(fused: Fused, extents: Mapping[str, int], capacities: Sequence[int]) -> list[float]:
+    """The fewest words that any schedule of some leaves moves, for each buffer size; infinite where none fits."""
+    sizes = tuple(sorted(extents.items()))
+    best = [inf] * len(capacities)
+    for moved, room in _schedules(fused, sizes):
+        for place, capacity in enumerate(capacities):
+            if room <= capacity and moved < best[place]:
+                best[place] = moved
+    return best
+
+
+def _schedules(fused: Fused, sizes: Path) -> Iterator[tuple[int, int]]:
+    extents = dict(sizes)
+    for order in permutations(fused.shared):
+        for chunks in product(*(range(1, extents[rank] + 1) for rank in order)):
+            shared = tuple(zip(order, chunks, strict=True))
+            for fine in (False, True) if len(fused.parts) > 1 else (False,):
+                grain = tuple((rank, 1) for rank in order) if fine else ()
+                yield from _below(fused, shared, grain, sizes)
+
+
+def _below(fused: Fused, shared: Path, grain: Path, sizes: Path) -> Iterator[tuple[int, int]]:
+    room = 0
+    for ranks in fused.inside:
+        whole = prod(dict(sizes)[rank] for rank in ranks)
+        path = (*shared, *grain)
+        room += min(
+            _room(path[:d], ranks, sizes) for d in range(len(path) + 1) if _loads(path[:d], ranks, sizes) == whole
+        )
+    ways: Ways = [(0, room)]
+    for ranks in fused.common:
+        together = [_held(shared[:d], Outside(ranks), sizes) for d in range(len(shared) + 1)]
+        readers = sum(set(ranks) >= set(part.ranks) for part in fused.parts)
+        streamed = [] if grain else [(prod(dict(sizes)[rank] for rank in ranks) * readers, readers)]
+        ways = _added(ways, [*together, *streamed])
+    for part in fused.parts:
+        if part.outside:
+            ways = _added(ways, _leaf_ways(part, shared, bool(grain), sizes))
+    yield from ways
+
+
+def _leaf_ways(part: Part, shared: Path, plain: bool, sizes: Path) -> Ways:
+    extents = dict(sizes)
+    own = [] if plain else [rank for rank in part.ranks if rank not in dict(shared)]
+    found: Ways = []
+    for order in permutations(own):
+        for chunks in product(*(range(1, extents[rank] + 1) for rank in order)):
+            path = (*shared, *zip(order, chunks, strict=True))
+            ways: Ways = [(0, 0)]
+            for tensor in part.outside:
+                ways = _added(ways, [_held(path[:d], tensor, sizes) for d in range(len(path) + 1)])
+            found += ways
+    return _pareto(found)
+
+
+def _added(first: Ways, second: Ways) -> Ways:
+    return _pareto([(a + c, b + d) for a, b in first for c, d in second])
+
+
+def _pareto(ways: Ways) -> Ways:
+    kept: Ways = []
+    for moved, room in sorted(set(ways), key=lambda way: (way[1], way[0])):
+        if not kept or moved < kept[-1][0]:
+            kept.append((moved, room))
+    return kept
+
+
+def _held(path: Path, tensor: Outside, sizes: Path) -> tuple[int, int]:
+    loads = _loads(path, tensor.ranks, sizes)
+    whole = prod(dict(sizes)[rank] for rank in tensor.ranks)
+    return (2 * loads - whole if tensor.written else loads), _room(path, tensor.ranks, sizes)
+
+
+def _room(path: Path, ranks: Ranks, sizes: Path) -> int:
+    extents = dict(sizes)
+    return prod(min([extents[rank], *(chunk for name, chunk in path if name == rank)]) for rank in ranks)
+
+
+@lru_cache(maxsize=1_000_000)
+def _loads(path: Path, ranks: Ranks, sizes: Path) -> int:
+    """Words that are brought below the loops of a path, walking all their iterations."""
+    words, there = 0, None
+    for box in _boxes(path, dict.fromkeys(dict(sizes)) | {rank: (0, size) for rank, size in sizes}):
+        tile = tuple(box[rank] for rank in ranks)
+        if tile != there:
+            words += prod(end - start for start, end in tile)
+            there = tile
+    return words
+
+
+def _boxes(path: Path, box: dict[str, tuple[int, int]]) -> Iterator[dict[str, tuple[int, int]]]:
+    if not path:
+        yield box
+        return
+    (rank, chunk), *rest = path
+    first, end = box[rank]
+    for start in range(first, end, chunk):
+        yield from _boxes(tuple(rest), {**box, rank: (start, min(start + chunk, end))})
