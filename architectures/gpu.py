@@ -1,7 +1,7 @@
 """A GPU's multiprocessors: how many thread blocks fit on one, and the rate that the tensor cores reach.
 
-`Gpu.of(machine)` reads the variables by which an architecture describes a GPU (see `architectures/library/h100-sxm.yaml`
-for what each is). The limits of residency are those of NVIDIA's occupancy calculator.
+`Gpu.of(machine)` reads the variables by which an architecture describes a GPU; the library's `h100-sxm` says what each
+is. The limits of residency are those of NVIDIA's occupancy calculator.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import numpy as np
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.specfile import load_yaml
 from kernels.case import Case
 from kernels.predict import TILE, Prediction, predict
 
@@ -49,6 +50,26 @@ class Compared:
         """Predicted over measured time, less 1; None where either is missing."""
         measured = self.row.measured["ms"]
         return self.prediction.time_s * 1e3 / measured - 1 if self.prediction and measured else None
+
+
+def read_comparisons(path: str, architecture: str | None) -> dict[str, tuple[str, str]]:
+    """Name -> CSV file and architecture: of a YAML file that lists some, or of one CSV file (its name is empty).
+
+    A file's name in the YAML is relative to the YAML file. SpecError names what is missing.
+    """
+    if Path(path).suffix not in (".yaml", ".yml"):
+        if architecture is None:
+            raise SpecError("needs the name of a GPU's description", key="--architecture")
+        return {"": (path, architecture)}
+    listed = load_yaml(path).get("comparisons")
+    if not isinstance(listed, dict) or not listed:
+        raise SpecError("expected comparisons by name", file=path, key="comparisons")
+    found = {}
+    for name, entry in listed.items():
+        if not isinstance(entry, dict) or set(entry) != {"measured", "architecture"}:
+            raise SpecError("expected the fields measured and architecture", file=path, key=f"comparisons.{name}")
+        found[str(name)] = (str(Path(path).parent / entry["measured"]), architecture or str(entry["architecture"]))
+    return found
 
 
 def read_rows(path: str | Path) -> tuple[Row, ...]:
@@ -241,7 +262,11 @@ def _bytes(values: Mapping[str, float | None], column: str) -> float | None:
 def row_document(item: Compared) -> dict[str, Any]:
     """A compared row for JSON and CSV: the input's cells, then what was predicted."""
     found = item.prediction
-    tile = {name: getattr(found.case, name) for name in TILE if found and not getattr(item.row.case, name)} if found else {}
+    tile = (
+        {name: getattr(found.case, name) for name in TILE if found and not getattr(item.row.case, name)}
+        if found
+        else {}
+    )
     return {
         **item.row.cells,
         "line": item.row.number,

@@ -6,7 +6,7 @@ here depends on which kernel it is, apart from that table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,14 +22,22 @@ from mappings.gpu.lowering import lower
 from simulator.analytic import evaluate
 
 DESCRIPTIONS = {
-    "copy": "copy", "matmul": "matmul", "softmax": "softmax", "unfused": "unfused", "flash_attention": "flash-attention",
-    "flash_decode": "flash-decode", "lean_decode": "lean-decode", "linear_attention": "linear-attention",
-    "block_sparse": "block-sparse",
+    name: name.replace("_", "-")
+    for name in (
+        "copy", "matmul", "softmax", "unfused", "flash_attention", "flash_decode", "lean_decode", "linear_attention",
+        "block_sparse",
+    )
 }  # fmt: skip
 """Kernel -> its description in mappings/gpu/library."""
 TILE = ("block_m", "block_n", "block_k", "warps", "stages", "splits")
-# A fused kernel's forms, as knobs of the mapping.
-FORMS = {"mma-sync": {"group_mma": 0}, "warp-specialized": {"specialized": 1, "overlap": 1}}
+FORMS: dict[str, dict[str, int]] = {
+    "mma-sync": {"group_mma": 0},
+    "warp-specialized": {"specialized": 1, "overlap": 1},
+    "warp-specialized-in-turn": {"specialized": 1, "overlap": 0},
+    "overlapped": {"specialized": 0, "overlap": 1},
+}
+"""Variant -> knobs of the mapping: products by single warps, loads by warps of their own (FlashAttention-3's warp
+specialization), products of one tile beside the softmax of another."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ def predict(case: Case, machine: EvaluatedArchitecture) -> Prediction:
         values = {name: int(expression.number(machine.variables)) for name, expression in tile.items()}
         for splits in _splits(case, machine):
             try:
-                found = _predict_tile(replace(case, **{**values, **splits}), kernel, machine)
+                chosen = Case.from_fields({**case.fields(), **values, **splits})
+                found = _predict_tile(chosen, kernel, machine)
             except SpecError as error:
                 refused = error
                 continue
@@ -80,7 +89,7 @@ def _splits(case: Case, machine: EvaluatedArchitecture) -> list[dict[str, int]]:
     """Parts to choose from for a decode that leaves them open: up to two for each multiprocessor."""
     if case.splits or not case.kernel.endswith("decode"):
         return [{}]
-    multiprocessors = int(np.max(machine.variables["multiprocessors"]))  # type: ignore[arg-type]
+    multiprocessors = int(np.max(machine.variables["multiprocessors"]))
     if case.kernel == "lean_decode":
         return [{"splits": multiprocessors * count} for count in (1, 2)]
     return [{"splits": 2**power} for power in range(8) if 2**power <= multiprocessors]
@@ -111,7 +120,9 @@ def arguments_of(case: Case) -> dict[str, Any]:
         size = block_size(case.pattern)
         kept = kept_blocks(case.pattern, case.q_len, case.kv_len, case.causal).sum(axis=1)
         tile = np.arange(-(-case.q_len // max(case.block_m, 1)))[::-1]  # tiles start with the last queries
-        arguments["kept_blocks"] = kept[np.minimum(tile * max(case.block_m, 1) // size, kept.size - 1)].reshape(1, 1, -1)
+        arguments["kept_blocks"] = kept[np.minimum(tile * max(case.block_m, 1) // size, kept.size - 1)].reshape(
+            1, 1, -1
+        )
         arguments["pattern_block"] = size
         arguments["visible_pairs"] = float(kept.sum()) * size * size
     return arguments

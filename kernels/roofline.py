@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from architectures import EvaluatedArchitecture
-from explorer.files import output_folder, whole_file
+from einsum.errors import SpecError
 from kernels.compare import Compared, row_document
 from kernels.predict import arguments_of, description
 
@@ -19,14 +21,29 @@ def write_report(
     folder: str | Path, compared: Sequence[Compared], summary: Mapping[str, Any], machine: EvaluatedArchitecture
 ) -> tuple[Path, ...]:
     """Write comparison.csv, comparison.md, scatter.png and roofline.png into `folder`; the paths of all."""
-    with output_folder(folder) as place:
-        paths = (place / "comparison.csv", place / "comparison.md", place / "scatter.png", place / "roofline.png")
-        _write_csv(paths[0], compared)
-        with whole_file(paths[1]) as partial:
-            partial.write_text(markdown(summary, machine.name), encoding="utf-8")
-        _draw_scatter(paths[2], compared, machine.name)
-        _draw_roofline(paths[3], compared, machine)
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"no folder can be made here: {error.strerror or error}", file=str(folder)) from None
+    paths = (place / "comparison.csv", place / "comparison.md", place / "scatter.png", place / "roofline.png")
+    _write_csv(paths[0], compared)
+    with whole_file(paths[1]) as partial:
+        partial.write_text(markdown(summary, machine.name), encoding="utf-8")
+    _draw_scatter(paths[2], compared, machine.name)
+    _draw_roofline(paths[3], compared, machine)
     return paths
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` at the end, or goes away when an exception passes."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def markdown(summary: Mapping[str, Any], architecture: str) -> str:
@@ -114,6 +131,7 @@ def _draw_scatter(path: Path, compared: Sequence[Compared], architecture: str) -
 def _draw_roofline(path: Path, compared: Sequence[Compared], machine: EvaluatedArchitecture) -> None:
     """Reached operations per second over operations per byte of least traffic, measured and simulated."""
     import numpy as np
+
     from einsum.expressions import resolve
 
     picture, axes = _canvas(f"Roofline, {machine.name}")

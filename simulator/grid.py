@@ -112,7 +112,9 @@ def _stream_time(stream: Stream, resources: Mapping[str, Resource]) -> tuple[flo
         grid_s = makespan_s(block_s(resident, counts), copies * resident)
     unit, lost, onset = residency.droop
     if lost > 0 and grid_s > 0:
-        busy = sum(float(np.sum(np.asarray(step.busy_s) * stream.counts)) for step in stream.steps if step.resource == unit)
+        busy = sum(
+            float(np.sum(np.asarray(step.busy_s) * stream.counts)) for step in stream.steps if step.resource == unit
+        )
         grid_s /= 1 - lost * min(1.0, busy * instances / copies / grid_s / onset)
     grid_s = max(grid_s, residency.start_s * instances)
     shared_s: dict[str, float] = {}

@@ -13,19 +13,36 @@ from einsight.table import Column, render_fields, render_table
 
 @click.command(epilog="Example: einsight compare measured.csv --architecture h100-sxm --out comparison")
 @click.argument("measured", metavar="MEASURED.csv")
-@click.option("--architecture", required=True, metavar="NAME", help="The GPU: a library name or a YAML file.")
+@click.option("--architecture", metavar="NAME", help="The GPU: a library name or a YAML file.")
 @click.option("--out", metavar="DIR", help="Write a table, a page and charts into this folder.")
 @set_option
 @json_option
-def command(measured: str, architecture: str, out: str | None, settings: dict[str, Any], as_json: bool) -> None:
+def command(measured: str, architecture: str | None, out: str | None, settings: dict[str, Any], as_json: bool) -> None:
     """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
 
-    Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one.
+    Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
+    place of the CSV lists comparisons: `comparisons: {NAME: {measured: FILE, architecture: NAME}}`.
     """
+    from kernels.compare import read_comparisons
+
+    documents = {}
+    runs = read_comparisons(measured, architecture)
+    for name, (file, machine) in runs.items():
+        folder = None if out is None else f"{out}/{name}" if name else out
+        if len(runs) > 1 and not as_json:
+            click.echo(f"{name}\n")
+        documents[name] = _compare(file, machine, folder, settings, as_json)
+        if len(runs) > 1 and not as_json:
+            click.echo()
+    if as_json:
+        print_json(documents if any(documents) else documents[""])
+
+
+def _compare(file: str, architecture: str, out: str | None, settings: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from architectures import Architecture
     from kernels.compare import compare, read_rows, row_document, summarise
 
-    rows = read_rows(measured)
+    rows = read_rows(file)
     machine = Architecture.load(architecture).evaluate(settings)
     compared = compare(rows, machine, progress_line("rows"))
     summary = summarise(compared)
@@ -34,24 +51,23 @@ def command(measured: str, architecture: str, out: str | None, settings: dict[st
         from kernels.roofline import write_report
 
         files = write_report(out, compared, summary, machine)
-    if as_json:
-        print_json({
-            "architecture": machine.name,
-            "rows": [row_document(item) for item in compared],
-            "summary": summary,
-            "files": [str(path) for path in files],
-        })
-        return
-    click.echo(_table(summary))
-    click.echo()
-    click.echo(render_fields([*_facts(summary), *(("written", str(path)) for path in files)]))
-    for item in compared:
-        if item.reason:
-            click.echo(f"line {item.row.number} is not compared: {item.reason}", err=True)
+    if not quiet:
+        click.echo(_table(summary))
+        click.echo()
+        click.echo(render_fields([*_facts(summary), *(("written", str(path)) for path in files)]))
+        for item in compared:
+            if item.reason:
+                click.echo(f"line {item.row.number} is not compared: {item.reason}", err=True)
+    return {
+        "architecture": machine.name,
+        "rows": [row_document(item) for item in compared],
+        "summary": summary,
+        "files": [str(path) for path in files],
+    }
 
 
 def _table(summary: dict[str, Any]) -> str:
-    columns = [
+    columns: list[Column | str] = [
         "kernel", Column("rows", True), Column("mean error", True), Column("mean absolute", True),
         Column("median absolute", True), Column("roofline alone", True),
     ]  # fmt: skip
@@ -74,11 +90,13 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     for key, title in (("dram_read", "DRAM read"), ("dram_write", "DRAM written"), ("dram_total", "DRAM in all")):
         found = summary[key]
         if found["rows"]:
-            facts.append((
-                title,
-                f"mean error {_percent(found['mean_error'])}, mean absolute {_percent(found['mean_absolute_error'])} "
-                f"({found['rows']} rows)",
-            ))
+            facts.append(
+                (
+                    title,
+                    f"mean {_percent(found['mean_error'])}, mean absolute {_percent(found['mean_absolute_error'])} "
+                    f"({found['rows']} rows)",
+                )
+            )
     return facts
 
 

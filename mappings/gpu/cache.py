@@ -99,7 +99,7 @@ def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:
     groups = int(group.max()) + 1
     group = access.over(group)
     if not access.shared:
-        return np.bincount(group, weights=access.block_bytes, minlength=groups)
+        return np.asarray(np.bincount(group, weights=access.block_bytes, minlength=groups), dtype=np.float64)
     return _union(access.first, access.last, access.row_bytes, access.key, group, groups)
 
 
@@ -117,10 +117,13 @@ def _with_previous(access: Access, group: NDArray[np.int64]) -> float:
     return float(both.sum() - single[:-1].sum())
 
 
-def _union(first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> Array:
+def _union(
+    first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], group: NDArray[np.int64], groups: int
+) -> Array:
     """Length of the union of intervals, times bytes of a row, summed over the keys of each group."""
     order = _sorted_by(group, key, first)
-    first, last, row_bytes, key, group = (values[order] for values in (first, last, row_bytes, key, group))
+    first, last, row_bytes = first[order], last[order], row_bytes[order]
+    key, group = key[order], group[order]
     fresh = np.empty(first.size, dtype=bool)
     fresh[0] = True
     fresh[1:] = (key[1:] != key[:-1]) | (group[1:] != group[:-1])
@@ -132,7 +135,7 @@ def _union(first: Array, last: Array, row_bytes: Array, key: NDArray[np.int64], 
     before[0] = offset[0]
     before[1:] = np.where(fresh[1:], offset[1:], reached[:-1])
     new = np.maximum(last + offset - np.maximum(before, first + offset), 0.0)
-    return np.bincount(group, weights=new * row_bytes, minlength=groups)
+    return np.asarray(np.bincount(group, weights=new * row_bytes, minlength=groups), dtype=np.float64)
 
 
 def _sorted_by(group: NDArray[np.int64], key: NDArray[np.int64], first: Array) -> NDArray[np.intp]:

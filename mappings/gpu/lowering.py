@@ -23,7 +23,7 @@ from mappings.program import Array, Dependence, Phase, Residency, Resource, Step
 
 UNITS = ("tensor", "vector", "shared", "port")
 Env = dict[str, Any]
-SAMPLED_WAVES = 24
+SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 DROOP_AT = 0.3
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
@@ -70,7 +70,7 @@ class Blocks:
 
     def mean(self, expression: Expression) -> float:
         """An expression's mean over the blocks."""
-        return float(np.mean(expression.evaluate(self.env)))
+        return float(np.mean(np.asarray(expression.evaluate(self.env), dtype=np.float64)))
 
 
 def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
@@ -92,7 +92,7 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
         )
     except EinsightError as error:
         raise error.located(key=kernel.name) from None
-    copies = {name: gpu.multiprocessors for name in UNITS}
+    copies = dict.fromkeys(UNITS, gpu.multiprocessors)
     resources = {name: Resource(name, count) for name, count in copies.items()}
     resources |= {name: Resource(name) for name in ("DRAM", "L2")}
     one = np.ones((1, 1))
@@ -152,14 +152,21 @@ class LaunchLowering:
             instances=self.blocks.count,
             slots=self.slots,
             residency=Residency(
-                self.teams, 1 + int(launch_overlap(self.launch, self.blocks.env)), None if self.uniform else self.trips, self.gpu.block_launch,
-                self.gpu.block_latency, "DRAM", self.gpu.dram_latency,
+                self.teams,
+                1 + int(launch_overlap(self.launch, self.blocks.env)),
+                None if self.uniform else self.trips,
+                self.gpu.block_launch,
+                self.gpu.block_latency,
+                "DRAM",
+                self.gpu.dram_latency,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
             ),
         )
         return Phase(self.launch.launch, (stream,))
 
-    def _steps(self, step: GridStep, index: int, previous: str | None, dram_bytes: float, retained: float) -> list[Step]:
+    def _steps(
+        self, step: GridStep, index: int, previous: str | None, dram_bytes: float, retained: float
+    ) -> list[Step]:
         """A step of the kernel as steps of the program: one for each resource that it needs."""
         after = (Dependence(previous),) if previous else ()
         name = f"{step.name} {index}" if index else step.name
@@ -215,18 +222,23 @@ class LaunchLowering:
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
         tensor = str(step.load or step.store)
-        moved = Traffic(read_bytes=self._at(index, dram_per_trip)) if load else Traffic(
-            write_bytes=self._at(index, dram_per_trip * (1 - retained))
+        moved = (
+            Traffic(read_bytes=self._at(index, dram_per_trip))
+            if load
+            else Traffic(write_bytes=self._at(index, dram_per_trip * (1 - retained)))
         )
-        passed = Traffic(read_bytes=self._at(index, bytes_per_trip)) if load else Traffic(
-            write_bytes=self._at(index, bytes_per_trip)
+        passed = (
+            Traffic(read_bytes=self._at(index, bytes_per_trip))
+            if load
+            else Traffic(write_bytes=self._at(index, bytes_per_trip))
         )
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         active = min(self.blocks.count, gpu.multiprocessors)
         prefetched = load and self._prefetched(step, index)
         # What the other multiprocessors ask for at the same time stands in the way: a share of the bandwidths.
-        asked = bytes_per_trip * (1 - paired_share(self.access(step)) / 2 if load and step.same and gpu.paired_requests else 1)
+        pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
+        asked = bytes_per_trip * (1 - pairs / 2)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = active * l2_busy
         if load:
@@ -240,11 +252,15 @@ class LaunchLowering:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", self._fed_by_shared(index), index, written, 0.0, after))
             after = (Dependence(self._last(index), self.stages),)
-        return [*made, self._step(name, "port", index, bytes_per_trip / gpu.port_bandwidth, latency, after,
-                                 {("L2", tensor): passed})]
+        return [
+            *made,
+            self._step(
+                name, "port", index, bytes_per_trip / gpu.port_bandwidth, latency, after, {("L2", tensor): passed}
+            ),
+        ]
 
     def _fed_by_shared(self, index: int) -> str:
-        """The unit that waits while loads are written to the shared memory: it reads its operands there all the time."""
+        """The unit that waits while loads enter the shared memory: it reads its operands there all the time."""
         products = [step for step in self.launch.loops[index].steps if step.kind == "product"]
         wide = any(self.gpu.product_rate(self.blocks.mean(step.m), self.warps, 2)[1] for step in products)
         return "tensor" if wide else "shared"

@@ -1,0 +1,156 @@
+"""Comparing measured rows with predictions: files of all kinds, ranks against scipy, published tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from architectures import Architecture, EvaluatedArchitecture
+from einsight.command import main
+from einsum.errors import SpecError
+from kernels.case import Case
+from kernels.compare import compare, kendall_tau, read_rows, summarise
+from kernels.predict import predict, visible_pairs
+
+HEADER = "kernel,dtype,batch,heads,q_len,kv_len,head_dim,block_m,block_n,warps,stages,ms,note\n"
+ROW = "flash_attention,fp16,4,16,4096,4096,128,128,64,8,3,1.17,mine\n"
+MEASUREMENTS = Path(__file__).parents[2] / "kernels" / "measurements"
+
+
+@pytest.fixture(scope="module")
+def h100() -> EvaluatedArchitecture:
+    return Architecture.load("h100-sxm").evaluate({})
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "measured.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "lacks the column 'kernel'"),
+        (HEADER, "has no rows"),
+        (HEADER.replace("ms", "seconds") + ROW, "lacks the column 'ms'"),
+        (HEADER + ROW.replace("1.17", "-1"), "line 2: expected a number above 0, found '-1'"),
+        (HEADER + ROW + ROW.replace("4096", "many", 1), "line 3: expected a whole number, found 'many'"),
+        (HEADER + ROW.replace("flash_attention", "flash_atention"), "did you mean 'flash_attention'"),
+        (HEADER + ROW.replace(",mine", ""), "line 2: has fewer cells"),
+        (HEADER.replace("note", "ms") + ROW, "column 'ms' twice"),
+    ],
+)
+def test_every_mistake_in_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        read_rows(written(tmp_path, text))
+    assert message in str(error.value) and "measured.csv" in str(error.value)
+
+
+def test_the_command_keeps_columns_and_chooses_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, HEADER + ROW + ROW.replace("128,64,8,3", ",,,"))
+    assert main(["compare", str(path), "--architecture", "h100-sxm", "--json", "--out", str(tmp_path / "out")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    first, second = document["rows"]
+    assert first["note"] == "mine" and first["chosen_tile"] == "" and "block_m=" in second["chosen_tile"]
+    assert second["predicted_ms"] <= first["predicted_ms"]
+    assert {"predicted_dram_read_bytes", "predicted_dram_write_bytes", "bound_by", "roofline_ms"} <= first.keys()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.csv", "comparison.md", "scatter.png", "roofline.png",
+    }  # fmt: skip
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(written(tmp_path, HEADER + ROW)), "--architecture", "fusemax"]) == 2
+    assert "does not describe a GPU" in capsys.readouterr().err
+
+
+def test_tau_is_that_of_scipy_without_ties() -> None:
+    from scipy.stats import kendalltau
+
+    first, second = np.random.default_rng(3).random((2, 12))
+    assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second).statistic)
+
+
+def test_visible_pairs_are_those_of_a_dense_mask() -> None:
+    case = Case("flash_attention", q_len=7, kv_len=11, causal=True, window=4)
+    position, key = np.arange(7)[:, None] + 4, np.arange(11)[None, :]
+    assert visible_pairs(case) == ((key <= position) & (key > position - 4)).sum()
+
+
+@pytest.mark.parametrize(
+    "q_len, tflops", [(512, 467), (1024, 565), (2048, 625), (4096, 638), (8192, 646), (16384, 648)]
+)
+def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, tflops: float) -> None:
+    """FlashAttention-3, forward, fp16, head dimension 128, no mask: TFLOPS by length."""
+    sizes: dict[str, Any] = {
+        "batch": 16384 // q_len,
+        "heads": 16,
+        "kv_heads": 16,
+        "q_len": q_len,
+        "kv_len": q_len,
+        "head_dim": 128,
+    }
+    found = predict(Case("flash_attention", variant="warp-specialized", **sizes), h100)
+    assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "q_len, tflops", [(512, 151), (1024, 173), (2048, 187), (4096, 196), (8192, 201), (16384, 203)]
+)
+def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
+    """FlashAttention-2 (arXiv 2307.08691), head dimension 128, no mask; published for forward and backward together."""
+    sizes: dict[str, Any] = {
+        "batch": 16384 // q_len,
+        "heads": 16,
+        "kv_heads": 16,
+        "q_len": q_len,
+        "kv_len": q_len,
+        "head_dim": 128,
+    }
+    found = predict(Case("flash_attention", **sizes), Architecture.load("a100-sxm-80gb").evaluate({}))
+    assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
+
+
+def test_overlap_and_warp_specialization_each_help(h100: EvaluatedArchitecture) -> None:
+    """FlashAttention-3's ablation (661 TFLOPS with both, 582 without overlap) at one shape."""
+    sizes: dict[str, Any] = {"batch": 4, "heads": 16, "kv_heads": 16, "q_len": 8448, "kv_len": 8448, "head_dim": 128}
+    rate = {
+        variant: 4 * 4 * 16 * 8448**2 * 128 / predict(Case("flash_attention", variant=variant, **sizes), h100).time_s
+        for variant in ("warp-specialized", "warp-specialized-in-turn", "overlapped", "")
+    }
+    assert rate["warp-specialized"] / 1e12 == pytest.approx(661, rel=0.1)
+    assert rate["warp-specialized-in-turn"] / 1e12 == pytest.approx(582, rel=0.1)
+    assert rate["warp-specialized"] > rate["overlapped"] > rate[""]
+    assert rate["warp-specialized"] > rate["warp-specialized-in-turn"] > rate[""]
+
+
+def test_stream_k_gains_where_split_waves_are_uneven(h100: EvaluatedArchitecture) -> None:
+    """LeanAttention (arXiv 2405.10480): 168 heads with one part each leave multiprocessors idle in the end."""
+    sizes: dict[str, Any] = {
+        "batch": 3,
+        "heads": 56,
+        "kv_heads": 56,
+        "kv_len": 32768,
+        "head_dim": 128,
+        "block_m": 16,
+        "block_n": 128,
+    }
+    tile: dict[str, Any] = {"warps": 4, "stages": 2}
+    split = predict(Case("flash_decode", splits=1, **sizes, **tile), h100).time_s
+    lean = predict(Case("lean_decode", splits=264, **sizes, **tile), h100).time_s
+    assert lean < split
+
+
+@pytest.mark.parametrize("name, most", [("h100-sxm", 0.12), ("h200-sxm", 0.14)])
+def test_measured_rows_stay_predicted(name: str, most: float) -> None:
+    """A sample of the measured rows of this project's own kernels; docs/gpu.md has the errors over all of them."""
+    rows = [row for row in read_rows(MEASUREMENTS / f"{name}.csv") if not row.reason][::9]
+    own = [row for row in rows if row.case.variant in ("", "qk", "pv", "softmax")]
+    summary = summarise(compare(own, Architecture.load(name).evaluate({})))
+    assert summary["all"]["mean_absolute_error"] < most
+    assert summary["all"]["mean_absolute_error"] < summary["all"]["roofline_mean_absolute_error"] / 3

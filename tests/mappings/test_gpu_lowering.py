@@ -1,0 +1,82 @@
+"""GPU kernels as tile programs: published traffic, compulsory bytes, occupancy, and what cannot run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from architectures import Architecture, EvaluatedArchitecture
+from architectures.gpu import Gpu
+from einsum.errors import SpecError
+from einsum.expressions import resolve
+from mappings.gpu.kernel import GpuKernel, list_kernels
+from mappings.gpu.lowering import lower
+from simulator.analytic import evaluate
+
+SIZES = {
+    "batch": 2, "heads": 4, "kv_heads": 4, "q_len": 1024, "kv_len": 1024, "head_dim": 64, "causal": False, "window": 0,
+    "block_m": 64, "block_n": 64, "block_k": 64, "warps": 4, "stages": 2, "splits": 4, "variant": "", "word_bytes": 2,
+    "overlap": 0, "specialized": 0, "visible_pairs": 1024.0**2, "kept_blocks": 4, "pattern_block": 64, "pattern": "",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def h100() -> EvaluatedArchitecture:
+    return Architecture.load("h100-sxm").evaluate({})
+
+
+def moved(kernel: str, machine: EvaluatedArchitecture, **changes: Any) -> tuple[float, float]:
+    result = evaluate(lower(GpuKernel.load(kernel), machine, {**SIZES, **changes}))
+    total = result.traffic_bytes["DRAM"]["total"]
+    return float(total["read"][0]), float(total["write"][0])
+
+
+@pytest.mark.parametrize("block_n, gigabytes", [(64, 6.577), (128, 3.355)])
+def test_flash_attention_1_moves_the_published_bytes(block_n: int, gigabytes: float) -> None:
+    """FlashAttention (arXiv 2205.14135), figure 2, middle: HBM accesses, which that paper counts without a cache."""
+    machine = Architecture.load("a100-sxm-40gb").evaluate({"l2_usable": 1, "l2_capacity": 1})
+    sizes = {"batch": 64, "heads": 16, "kv_heads": 16, "block_n": block_n, "stages": 1}
+    assert sum(moved("flash-attention-1", machine, **sizes)) / 1e9 == pytest.approx(gigabytes, abs=6e-4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_attention_reads_its_inputs_once_where_they_fit_the_l2(h100: EvaluatedArchitecture, causal: bool) -> None:
+    read, _ = moved("flash-attention", h100, causal=causal)
+    assert read == 3 * 2 * 4 * 1024 * 64 * 2
+
+
+@pytest.mark.parametrize("kernel", [name for name in list_kernels() if name != "flash-attention-1"])
+def test_no_kernel_moves_less_than_it_must(kernel: str, h100: EvaluatedArchitecture) -> None:
+    changes = {"q_len": 1} if kernel.endswith("decode") else {}
+    sizes = {**SIZES, **changes}
+    program = lower(GpuKernel.load(kernel), Architecture.load("h100-sxm").evaluate({"l2_capacity": 1}), sizes)
+    total = evaluate(program).traffic_bytes["DRAM"]["total"]
+    described = GpuKernel.load(kernel)
+    env: dict[str, Any] = {**h100.variables, **sizes}
+    env.update(resolve(described.variables, env))
+    least = described.bytes.number(env)
+    if kernel == "block-sparse":  # a pattern may leave keys out
+        least = 0.0
+    assert float(total["read"][0] + total["write"][0]) >= least - 2
+
+
+def test_occupancy_follows_registers_shared_memory_and_warps(h100: EvaluatedArchitecture) -> None:
+    gpu = Gpu.of(h100)
+    assert gpu.occupancy(8, 128, 0) == 2
+    assert gpu.occupancy(4, 32, 114688) == 2
+    assert gpu.occupancy(16, 16, 0) == 4
+    with pytest.raises(SpecError, match="shared memory"):
+        gpu.occupancy(4, 32, 300_000)
+
+
+def test_a_machine_that_is_no_gpu_is_refused() -> None:
+    with pytest.raises(SpecError, match="does not describe a GPU"):
+        Gpu.of(Architecture.load("fusemax").evaluate({}))
+
+
+def test_what_a_kernel_cannot_take_is_refused(h100: EvaluatedArchitecture) -> None:
+    with pytest.raises(SpecError, match="one query for each head"):
+        lower(GpuKernel.load("flash-decode"), h100, SIZES)
+    with pytest.raises(SpecError, match="unknown GPU kernel 'flash-atention'"):
+        GpuKernel.load("flash-atention")

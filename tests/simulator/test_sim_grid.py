@@ -1,0 +1,44 @@
+"""Grids of thread blocks: queueing bounds, waves and makespans worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.grid import makespan_s, residence_s
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=4), st.floats(0, 10), st.integers(1, 12))
+def test_a_round_obeys_the_asymptotic_bounds(demands: list[float], latency: float, customers: int) -> None:
+    """Muntz and Wong's bounds of a closed network: alone at least, all one after another at most."""
+    found = residence_s(demands, latency, customers)
+    alone = sum(demands) + latency
+    assert found >= max(alone, customers * max(demands)) * (1 - 1e-9)
+    assert found <= (customers * sum(demands) + latency) * (1 + 1e-9)
+
+
+def test_one_customer_takes_the_sum_and_many_the_slowest_station() -> None:
+    assert residence_s([1.0, 2.0], 3.0, 1) == 6.0
+    assert residence_s([1.0, 2.0], 3.0, 400) / 400 == pytest.approx(2.0, rel=0.01)
+
+
+def test_two_balanced_stations_by_hand() -> None:
+    # One customer: 2 s, half a customer at each. Two: each station takes 1.5 s.
+    assert residence_s([1.0, 1.0], 0.0, 2) == pytest.approx(3.0)
+
+
+def test_blocks_start_in_order_where_one_has_ended() -> None:
+    assert makespan_s(np.array([3.0, 1.0, 1.0, 1.0]), 2) == 3.0
+    assert makespan_s(np.array([1.0, 1.0, 1.0, 3.0]), 2) == 4.0
+    assert makespan_s(np.array([5.0]), 4) == 5.0
+
+
+def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
+    durations = np.random.default_rng(1).uniform(1, 2, 2000)
+    ends = np.zeros(8)
+    for duration in durations:
+        ends[ends.argmin()] += duration
+    assert makespan_s(durations, 8) == pytest.approx(ends.max(), rel=0.01)
