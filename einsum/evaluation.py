@@ -241,8 +241,8 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
 
 def _first_of(values: list[Any], wrong: Any) -> str:
     """The operands at the first point where something is wrong."""
-    point = int(np.argmax(np.asarray(wrong).reshape(-1)))
-    columns = [np.broadcast_to(np.asarray(value).reshape(-1), (max(1, np.size(wrong)),)) for value in values]
+    flags, *columns = np.broadcast_arrays(*(np.asarray(value).reshape(-1) for value in (wrong, *values)))
+    point = int(np.argmax(flags))
     return " and ".join(f"{float(column[point]):g}" for column in columns)
 
 
