@@ -312,7 +312,9 @@ class LaunchLowering:
             by_tensor.setdefault(str(step.load), []).append(step)
         sizes = {id(step): self.moved_bytes(step) for step in (*loads, *stores)}
         shared = {name: group for name, group in by_tensor.items() if any(step.same for step in group)}
-        own = sum(sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name])
+        own = sum(
+            sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name] if not step.again
+        )
         own += sum(sizes[id(step)] for step in stores)
         fetched = fetched_bytes(
             [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
@@ -323,7 +325,7 @@ class LaunchLowering:
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)
             # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
-            live = (first + own) / self.blocks.count * self.in_flight
+            live = max(first, own) / self.blocks.count * self.in_flight
             lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
