@@ -19,6 +19,7 @@ from bounds.reader import read_problem
 from bounds.schedules import Schedules, find_schedules, smallest_memory
 from einsum.cascade import Cascade
 from einsum.errors import SpecError, nearest
+from einsum.files import output_folder, whole_file
 
 Floats = NDArray[np.float64]
 
@@ -86,15 +87,10 @@ class BoundsReport:
         from bounds.pages import html_page, markdown_page
 
         texts = {"bounds.md": markdown_page(self), "bounds.html": html_page(self), "bounds.json": self.to_json() + "\n"}
-        target = Path(folder)
-        try:
-            target.mkdir(parents=True, exist_ok=True)
+        with output_folder(folder) as target:
             for name, text in texts.items():
-                partial = target / f".{name}.partial"
-                partial.write_text(text, encoding="utf-8")
-                partial.replace(target / name)
-        except OSError as error:
-            raise SpecError(f"the report cannot be written: {error}", file=str(target)) from None
+                with whole_file(target / name) as partial:
+                    partial.write_text(text, encoding="utf-8")
         return tuple(target / name for name in texts)
 
 

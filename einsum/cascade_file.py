@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from einsum.dependences import flatten, schedule
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, nearest
 from einsum.expressions import Expression
+from einsum.files import whole_file
 from einsum.parser import output_name, parse_body, parse_einsum, parse_where
 from einsum.specfile import SpecFile, find_spec, parse_yaml, pydantic_error
 from einsum.validation import check_cascade
@@ -242,7 +241,6 @@ def _initial_data(initial: Body) -> str | float:
 
 def save_cascade(cascade: Cascade, path: str | Path) -> None:
     """See `Cascade.save`."""
-    path = Path(path)
     data = cascade_data(cascade)
     text = ""
     for key, value in data.items():
@@ -250,10 +248,5 @@ def save_cascade(cascade: Cascade, path: str | Path) -> None:
         style = False if key in ("einsums", "where") or isinstance(value, str) else None
         entry = {key: value}
         text += yaml.safe_dump(entry, sort_keys=False, default_flow_style=style, width=10_000, allow_unicode=True)
-    try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise SpecError(f"cannot be written: {error.strerror or error}", file=str(path)) from None
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from einsum.errors import SpecError, nearest
-from explorer.files import whole_file
+from einsum.files import whole_file
 from explorer.store import Store
 
 Rows = Iterator[list[Sequence[Any]]]

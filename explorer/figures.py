@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from einsum.errors import SpecError
-from explorer.files import whole_file
+from einsum.files import whole_file
 from explorer.part import Part
 from explorer.points import Cells, Points
 from explorer.settings import Setting

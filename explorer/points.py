@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einsum.errors import SpecError, nearest
-from explorer.files import whole_file
+from einsum.files import whole_file
 from explorer.settings import Setting
 
 Cells = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from einsum.errors import SpecError, nearest
 from einsum.expressions import Expression
-from explorer.files import reason
+from einsum.files import reason
 from explorer.part import Part
 from explorer.points import Points
 from explorer.settings import Setting

@@ -8,8 +8,6 @@ microseconds. Phases follow one another; of a repeated phase one repetition is d
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from einsum.errors import EinsightError
+from einsum.files import whole_file
 from mappings.program import Phase, TileProgram
 from simulator.event import EventResult, PhaseTiming, Timeline
 
@@ -30,13 +29,10 @@ def write_trace(path: str | Path, result: EventResult, program: TileProgram, lim
     The file appears whole or not at all. Raises EinsightError when the result was not recorded or the file cannot be
     written.
     """
-    target = Path(path)
     if any(timing.timeline is None for timing in result.phases):
         raise EinsightError("the simulation kept no timeline; simulate with record=True")
-    try:
-        _write_whole(target, _document(result, program, limit))
-    except OSError as error:
-        raise EinsightError(f"cannot write the trace: {error.strerror or error}", file=str(target)) from None
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(_document(result, program, limit))
 
 
 def trace_events(result: EventResult, program: TileProgram, limit: int = MAX_SLICES) -> Iterator[dict[str, Any]]:
@@ -130,18 +126,3 @@ def _document(result: EventResult, program: TileProgram, limit: int) -> Iterator
         yield separator + json.dumps(event)
         separator = ",\n"
     yield "\n]}\n"
-
-
-def _write_whole(target: Path, pieces: Iterator[str]) -> None:
-    """Write to a temporary file beside the target, then rename it."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

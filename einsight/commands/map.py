@@ -70,7 +70,7 @@ def command(
     """
     from architectures import Architecture
     from einsum.cascade import Cascade
-    from explorer.files import whole_file
+    from einsum.files import whole_file
     from mappings.search import find
     from workloads import Workload
 

@@ -13,8 +13,8 @@ import click
 @click.option("--export", "exports", multiple=True, metavar="FILE", help="Also write all points as .csv or .parquet.")
 def command(folder: str, out: str | None, exports: tuple[str, ...]) -> None:
     """Write the results of a sweep as one HTML page that opens from disk: Pareto front, charts, best points."""
+    from einsum.files import whole_file
     from explorer.export import export
-    from explorer.files import whole_file
     from explorer.report import render_report
     from explorer.store import Store
 

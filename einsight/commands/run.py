@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @json_option
 def command(experiment: str, out: str | None, as_json: bool) -> None:
     """Run an experiment file: simulate all of its points, print its tables, compare with its reference values."""
+    from einsum.files import output_folder
     from explorer.experiment import Experiment, run_experiment
-    from explorer.files import output_folder
 
     spec = Experiment.load(experiment)
     with nullcontext() if out is None else output_folder(out) as folder:

@@ -11,7 +11,7 @@ import click
 from einsight.library import KINDS, kind_of, locate
 from einsight.options import set_option
 from einsum.errors import SpecError, nearest
-from explorer.files import whole_file
+from einsum.files import whole_file
 from explorer.settings import Setting
 
 _DRAWN_BY = {

@@ -50,7 +50,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Simulate a cascade on an architecture: time, traffic, utilization, energy, and what bounds it."""
-    from explorer.files import whole_file
+    from einsum.files import whole_file
     from simulator.simulate import simulate
     from simulator.trace_run import simulate_trace
 

@@ -60,7 +60,7 @@ def command(
 
 
 def _sweep(ready: Plan, folder: Path, workers: int | None, scheduler: str | None, force: bool) -> dict[str, Any]:
-    from explorer.files import output_folder
+    from einsum.files import output_folder
     from explorer.front import read_front
     from explorer.running import choose_executor, run
     from explorer.store import Store, put_aside

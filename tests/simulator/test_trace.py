@@ -114,14 +114,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("simulator.trace.json.dumps", full)
-    with pytest.raises(EinsightError, match=r"cannot write the trace: No space left"):
+    with pytest.raises(EinsightError, match=r"cannot be written: no space left"):
         write_trace(target, result, program())
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
     assert target.read_text() == "old"
 
 
 def test_a_missing_folder_and_an_unrecorded_result_are_said(tmp_path: Path) -> None:
-    with pytest.raises(EinsightError, match="cannot write the trace: No such file"):
+    with pytest.raises(EinsightError, match="cannot be written: no such file"):
         write_trace(tmp_path / "missing" / "t.json", simulate_events(program(), record=True), program())
     with pytest.raises(EinsightError, match="record=True"):
         write_trace(tmp_path / "t.json", simulate_events(program()), program())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from einsum.errors import SpecError
-from explorer.files import output_folder, whole_file
+from einsum.files import output_folder, whole_file
 
 
 def test_a_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, target)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise  # about another file
+        raise SpecError(f"cannot be written: {reason(error)}", file=str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 
