@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import pairwise
 from math import inf
 from typing import Any, Literal
@@ -23,14 +23,17 @@ Cut = tuple[int, ...]
 Arrangement = Literal["sequence", "pipeline"]
 MOST_CUTS = 64
 SHORTLIST = 16
-SHARES = (1.0, 0.6, 0.4, 0.2, 0.05)
+SHARES = (1.0, 0.5, 0.25, 0.05)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A mapping in the making: its nest, the cascade's variables that it sets, and its traffic in closed form."""
+    """A mapping in the making: the cascade's variables that it sets, its traffic and time by estimate, and its nest.
 
-    nest: list[Any]
+    `write` makes the nest, which most candidates never need.
+    """
+
+    write: Callable[[], list[Any]] = field(compare=False, repr=False)
     variables: Mapping[str, int]
     moved_bytes: float
     exact: bool
@@ -54,6 +57,7 @@ class Candidates:
         self.levels = list(problem.machine.memories)[1:]
         self.leaves = problem.leaves()
         self._runs: dict[tuple[int, int], Run | None] = {}
+        self._known_bindings: dict[tuple[Any, ...], list[Binding]] = {}
         self._schedules: dict[tuple[Any, ...], RunSchedule | None] = {}
 
     # Least traffic
@@ -144,8 +148,28 @@ class Candidates:
         """
         skipped = self._common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
         branch: Arrangement = "pipeline" if overlapped else "sequence"
+        chosen = self._bound(parts, overlapped)
+        names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
+        return Candidate(
+            write=partial(self._nest, parts, level, buffers, branch, skipped, chosen),
+            variables=self.variables,
+            moved_bytes=sum(part.moved_bytes for part in parts),
+            exact=exact,
+            description=f"Found by the mapper: {'; then '.join(names)}; tiles in {level}",
+            estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
+        )
+
+    def _nest(
+        self,
+        parts: Sequence[RunSchedule],
+        level: str,
+        buffers: int,
+        branch: Arrangement,
+        skipped: int,
+        chosen: Sequence[Sequence[Binding]],
+    ) -> list[Any]:
+        """The runs' nest; `skipped` outermost loops lie around all of them."""
         bodies = []
-        chosen = self._bound(parts, overlapped=branch == "pipeline")
         loaded: set[str] = set()
         for part, own in zip(parts, chosen, strict=True):
             if not skipped:
@@ -161,14 +185,9 @@ class Candidates:
             nest += bodies[0]
         else:
             if skipped:
-                nest.append({"for": dict.fromkeys((rank for rank, _ in parts[0].loops[:skipped]), 1)})
-            nest.append({arrangement if skipped else "sequence": bodies})
-        moved = sum(part.moved_bytes for part in parts)
-        names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
-        text = f"Found by the mapper: {'; then '.join(names)}; tiles in {level}"
-        return Candidate(
-            nest, self.variables, moved, exact, text, self._estimate_s(parts, chosen, branch, bool(skipped))
-        )
+                nest.append({"for": dict(parts[0].loops[:skipped])})
+            nest.append({"pipeline" if skipped else "sequence": bodies})
+        return nest
 
     @cached_property
     def _partition_chunks(self) -> dict[str, int]:
@@ -202,19 +221,20 @@ class Candidates:
         return chunks
 
     def _bound(self, parts: Sequence[RunSchedule], overlapped: bool) -> list[list[Binding]]:
-        ways = [
-            [
-                bindings(self.problem, leaf, self._chunks(part, place), self.issue)
-                for place, leaf in enumerate(part.run.leaves)
-            ]
-            for part in parts
-        ]
+        ways = [[self._bindings(part, place) for place in range(len(part.run.leaves))] for part in parts]
         flat = balanced([way for part in ways for way in part], overlapped)
         bound, start = [], 0
         for part in ways:
             bound.append(flat[start : start + len(part)])
             start += len(part)
         return bound
+
+    def _bindings(self, part: RunSchedule, place: int) -> list[Binding]:
+        leaf, chunks = part.run.leaves[place], self._chunks(part, place)
+        key = leaf.einsums, tuple((rank, *sizes) for rank, sizes in chunks.items())
+        if key not in self._known_bindings:
+            self._known_bindings[key] = bindings(self.problem, leaf, chunks, self.issue)
+        return self._known_bindings[key]
 
     def _estimate_s(
         self, parts: Sequence[RunSchedule], bound: Sequence[Sequence[Binding]], branch: Arrangement, together: bool
@@ -265,12 +285,13 @@ class Candidates:
 
     def arranged(self) -> list[Candidate]:
         """Mappings for time and energy, with estimates of their time: every cut on every level, in several ways."""
-        found: dict[str, Candidate] = {}
+        found: dict[tuple[Any, ...], Candidate] = {}
         for level in self.levels:
             for cut in self._cuts():
                 for buffers, fine in ((2, False), (2, True), (1, False), (1, True)):
                     for candidate in self._arranged(cut, level, buffers, fine):
-                        found.setdefault(str(candidate.nest), candidate)
+                        key = candidate.description, candidate.moved_bytes, candidate.estimate_s
+                        found.setdefault(key, candidate)
         return list(found.values())
 
     def _cuts(self) -> list[Cut]:

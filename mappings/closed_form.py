@@ -50,7 +50,8 @@ class Frame:
         self.problem, self.run, self.space = problem, run, space
         self.order = (*run.batch, *order)
         self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
-        ways, self.exact = thinned([[1] if rank in run.batch else self.sizes(rank) for rank in self.order], MOST_ROWS)
+        single = [r for r in run.batch if space.sizes is None or r in problem.universal]
+        ways, self.exact = thinned([[1] if rank in single else self.sizes(rank) for rank in self.order], MOST_ROWS)
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
         self.rows = prod(len(way) for way in ways)
         self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}

@@ -26,8 +26,10 @@ class Placement:
     reloads: int
 
 
-def placements(moved: Sequence[bool]) -> list[Placement]:
+def placements(moved: Sequence[bool], idle: Sequence[bool] | None = None) -> list[Placement]:
     """Where a tensor may be held below loops of which `moved` change its tile, outermost first.
+
+    In `idle` loops its users run in one iteration only, so that nothing is reloaded there.
 
     Only the places right below a loop that cuts the tile, and the top, are offered: a place further in takes as much
     room and is reloaded as often. A tile is reloaded by the loops over other ranks outside the innermost that cuts it.
@@ -38,7 +40,7 @@ def placements(moved: Sequence[bool]) -> list[Placement]:
         if cut:
             cuts |= 1 << place
             found.append(Placement(place + 1, cuts, others))
-        else:
+        elif idle is None or not idle[place]:
             others |= 1 << place
     return found
 

@@ -36,7 +36,7 @@ class LeafTable:
         self.frame, self.uses, self.exact = frame, uses, True
         self.own = () if frame.grain else tuple(rank for rank in leaf.ranks if rank not in frame.order)
         self.sizes = [frame.sizes(rank) for rank in self.own]
-        self.options = self._options()
+        self.options = self._options(leaf)
         if frame.rows > 1:
             self._thin(MOST_CELLS // (4 * max(len(self.options), 1)))
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in self.sizes), indexing="ij") if self.own else []
@@ -48,12 +48,13 @@ class LeafTable:
         self.sizes, whole = thinned(self.sizes, max(most, 1))
         self.exact &= whole
 
-    def _options(self) -> list[Option]:
+    def _options(self, leaf: Leaf) -> list[Option]:
         """Those left that no other beats. They depend on which ranks move which tensors, so they are found once."""
         frame = self.frame
         moved = tuple(tuple(frame.cut_by(use.tensor, (*frame.order, *self.own))) for use in self.uses)
         shared = tuple(sum(use in uses for uses in frame.run.uses) > 1 for use in self.uses)
-        return _undominated_options(frame.order, self.own, moved, shared)
+        idle = tuple(rank not in leaf.ranks for rank in (*frame.order, *self.own))
+        return _undominated_options(frame.order, self.own, moved, shared, idle)
 
     def evaluated(self, rows: NDArray[np.intp], room_left: Array) -> tuple[Array, Array]:
         """(bytes, room) of every way in some rows of the frame; ways that leave no room are infinite."""
@@ -129,7 +130,11 @@ class LeafTable:
 
 @lru_cache(maxsize=4096)
 def _undominated_options(
-    outer: tuple[str, ...], own: tuple[str, ...], moved: tuple[tuple[bool, ...], ...], several: tuple[bool, ...]
+    outer: tuple[str, ...],
+    own: tuple[str, ...],
+    moved: tuple[tuple[bool, ...], ...],
+    several: tuple[bool, ...],
+    idle: tuple[bool, ...],
 ) -> list[Option]:
     """Orders and placements below `outer` and `own` loops, which move the tensors as `moved` says.
 
@@ -143,7 +148,9 @@ def _undominated_options(
         ways = []
         for flags, again in zip(moved, several, strict=True):
             cut = [flags[place] for place in places]
-            spots = placements(cut) if not again else placements(cut)[-1:] if all(cut) else []
+            spots = placements(cut, [idle[place] for place in places])
+            if again:
+                spots = spots[-1:] if all(cut) else []
             ways.append([(spot, _moved_bits(spot, places)) for spot in spots])
         for chosen in product(*ways):
             found.append((order, tuple(spot for spot, _ in chosen)))

@@ -196,12 +196,18 @@ class Problem:
         moved = [self.shape(tensor).moved_by for tensor in tensors]
         batch = tuple(
             rank
-            for rank in shared
+            for rank in sorted(shared, key=lambda rank: rank not in self.universal)
             if rank not in self.outer and all(rank in leaf.ranks for leaf in leaves) and all(rank in m for m in moved)
             and not any(len(d.terms) > 1 for t in tensors for d in self.shape(t).dimensions if self._has(d.terms, rank))
         )  # fmt: skip
         rest = tuple(rank for rank in shared if rank not in batch) if len(leaves) > 1 else ()
         return Run(leaves, batch, rest, uses, inside)
+
+    @cached_property
+    def universal(self) -> frozenset[str]:
+        """Ranks that every tensor of the cascade has."""
+        moved = [self.shape(tensor).moved_by for tensor in self.cascade.tensors]
+        return frozenset(rank for rank in self.cascade.ranks if all(rank in ranks for ranks in moved))
 
     def _has(self, terms: tuple[tuple[float, str, str], ...], rank: str) -> bool:
         return any(base == self.ranks.base(rank) for _, _, base in terms)

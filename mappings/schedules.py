@@ -121,9 +121,14 @@ class _Search(Frame):
                 counts[use] = counts.get(use, 0) + 1
         several = [use for use, count in counts.items() if count > 1]
         apart: list[None] = [] if self.grain else [None]
-        ways = [[*apart, *placements(self.cut_by(use.tensor, self.order))] for use in several]
+        ways = [[*apart, *placements(self.cut_by(use.tensor, self.order), self._idle(use))] for use in several]
         for chosen in product(*ways):
             yield {use: spot for use, spot in zip(several, chosen, strict=True) if spot is not None}
+
+    def _idle(self, use: Use) -> list[bool]:
+        """Shared loops that none of a tensor's readers iterates."""
+        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True) if use in uses]
+        return [all(rank not in leaf.ranks for leaf in readers) for rank in self.order]
 
     def _best_leaves(
         self, room: Array, moved: Array, held: Mapping[str, Placement], capacity: float, limit: float

@@ -182,7 +182,7 @@ def _plan(candidate: Candidate, cascade: Cascade, architecture: Architecture, hi
         data["fill_drain"] = "hidden"
     if candidate.variables:
         data["variables"] = dict(candidate.variables)
-    return Plan.parse({**data, "nest": candidate.nest})
+    return Plan.parse({**data, "nest": candidate.write()})
 
 
 def environment(

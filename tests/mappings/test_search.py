@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import exp, inf
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from einsum import Cascade
 from einsum.errors import SpecError
 from einsum.interpreter import run
 from mappings import Mapping as Plan
-from mappings.search import Cost, Found, find
+from mappings.candidates import Candidates
+from mappings.mapspace import Problem
+from mappings.search import Cost, Found, environment, find
 from simulator.simulate import simulate
 from tests.mappings.brute_force import Fused, Outside, Part, least_words
 from tests.mappings.executor import Executor
@@ -216,16 +218,20 @@ def test_flash_attention_2_is_rediscovered(objective: Any) -> None:
     settings = {"B": 1, "H": 2, "P": 4096, "M": 4096, "E": 64, "F": 64, "W": 64, "buffer": 128 * 1024}
     evaluate = evaluator("attention-1pass", "fusemax", None, settings)
     found = find("attention-1pass", "fusemax", None, objective, settings, evaluate=evaluate)
-    holds: dict[str, tuple[str, ...]] = {}
-    loops: tuple[str, ...] = ()
-    for node in found.mapping.data["nest"]:
+    holds = dict(held_under(found.mapping.data["nest"], ()))
+    assert [rank for rank in holds["Q"] if rank in ("p", "m1")] == ["p"]
+    assert all("m1" not in holds[tensor] for tensor in ("RM", "RD", "RNV"))
+    assert all(holds[tensor].index("p") < holds[tensor].index("m1") for tensor in ("K", "V"))
+
+
+def held_under(nodes: Any, loops: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each held tensor, and the loops around its tile."""
+    for node in nodes if isinstance(nodes, list) else [nodes]:
         loops += tuple(node.get("for", ()))
         for entries in node.get("keep", {}).values():
-            holds |= dict.fromkeys(entries, loops)
-    order = [rank for rank in loops if rank in ("p", "m1")]
-    assert order[:2] == ["p", "m1"]
-    assert all("m1" not in holds[tensor] for tensor in ("Q", "RM", "RD", "RNV"))
-    assert all("m1" in holds[tensor] for tensor in ("K", "V"))
+            yield from ((tensor, loops) for tensor in entries)
+        for child in (*node.get("sequence", ()), *node.get("pipeline", ())):
+            yield from held_under(child, loops)
 
 
 EVERY_ROW = [(name, 4**k) for name in ("bert-base", "transformer-xl", "t5-small", "xlm") for k in range(5, 11)]
@@ -266,3 +272,29 @@ def test_what_the_mapper_refuses(arguments: dict[str, Any], message: str) -> Non
     given = {"cascade": MATMUL, "objective": "dram", "settings": {"M": 4, "N": 4, "K": 4}, **arguments}
     with pytest.raises(SpecError, match=message):
         find(given["cascade"], two_levels(64), None, given["objective"], given["settings"])
+
+
+@pytest.mark.parametrize(
+    ("cascade", "architecture"),
+    [
+        ("attention-3pass", "flat-cloud"),
+        ("attention-1pass", "fusemax"),
+        ("attention-unstable", "tpu-v4i"),
+        ("matmul", "tpu-v4i"),
+    ],
+)
+def test_the_closed_form_counts_what_lowering_counts(cascade: str, architecture: str) -> None:
+    """Ragged sizes, all arrangements: a sample of the candidates moves exactly the bytes that the search counted."""
+    random = np.random.default_rng(0)
+    algorithm, machine = Cascade.load(cascade), Architecture.load(architecture)
+    small = {"buffer": 96 * 1024, "W": 32} if architecture != "tpu-v4i" else {"cmem": 512 * 1024, "vmem": 64 * 1024}
+    sizes = {name: int(random.integers(50, 700)) for name in algorithm.parameters} | {"B": 2, "H": 3}
+    sizes = {name: size for name, size in sizes.items() if name in algorithm.parameters} | small
+    chunks = {"M0": 48} if cascade == "attention-1pass" else {}
+    env = environment(algorithm, machine.evaluate(small), None, {**sizes, **chunks})
+    found = Candidates(Problem(algorithm, machine.evaluate(small), env), "serial", chunks).arranged()
+    assert found
+    for place in random.permutation(len(found))[:12]:
+        plan = Plan.parse({"mapping": "sample", "variables": dict(chunks), "nest": found[place].write()})
+        moved = evaluator(algorithm, machine, None, sizes)(plan).dram_bytes
+        assert moved == pytest.approx(found[place].moved_bytes, rel=1e-9), found[place].description
