@@ -6,12 +6,10 @@ Every number is an expression of the architecture's variables, so that one descr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import ClassVar, Self
 
-import yaml
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from architectures.evaluated import (
     UNIT_NAMES,
@@ -23,14 +21,14 @@ from architectures.evaluated import (
 )
 from architectures.flash import Flash
 from architectures.links import Link, Route
-from architectures.parts import Env, Memory, Part, Selector, Unit, located, optional
+from architectures.parts import Env, Memory, Selector, Unit, located, optional
 from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequency, Number
+from einsum.description import Description
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, resolve
-from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 
 
-class Architecture(Part):
+class Architecture(Description):
     """A machine: memories from the outermost inwards, and the units that compute on what they hold."""
 
     name: str = Field(alias="architecture", min_length=1)
@@ -61,43 +59,11 @@ class Architecture(Part):
     """The mapping that runs on it unless another one is named."""
     area: Area | None = None
     """Silicon area of the whole; the sum over its parts when omitted, if each of them gives its own."""
-    _file: str | None = PrivateAttr(default=None)
+    KIND: ClassVar[str] = "architecture"
 
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Architecture:
-        """The architecture of a library name or of a YAML file; SpecError says what is wrong and where."""
-        path = find_spec("architecture", name_or_path)
-        return cls.parse(load_yaml(path), file=str(path))
-
-    @classmethod
-    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Architecture:
-        """The architecture that YAML text or its data describes, checked with the default values of its variables."""
-        data = parse_yaml(source, file) if isinstance(source, str) else source
-        try:
-            architecture = cls.model_validate(data)
-        except ValidationError as error:
-            raise pydantic_error(error, file, cls) from None
-        architecture._file = file
-        architecture.evaluate({})
-        return architecture
-
-    def data(self) -> dict[str, Any]:
-        """The description as plain data, which `parse` reads back."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-    def save(self, path: str | Path) -> None:
-        """Write the description as YAML."""
-        Path(path).write_text(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-    @property
-    def file(self) -> str | None:
-        """The file that it was read from."""
-        return self._file
-
-    @property
-    def known_names(self) -> frozenset[str]:
-        """The variables that can be set from outside."""
-        return frozenset(self.variables)
+    def check(self) -> None:
+        """SpecError for a value that is out of range with the default values of the variables."""
+        self.evaluate({})
 
     def evaluate(self, env: Env) -> EvaluatedArchitecture:
         """All numbers, with the variables that `env` sets in place of their defaults; arrays evaluate elementwise.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from einsum.description import Description
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression, resolve
-from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from workloads.pruning import PruningSchedule
 from workloads.traces import HeadTrace
 
@@ -56,10 +54,8 @@ class LinearLayer(BaseModel):
         )
 
 
-class Workload(BaseModel):
+class Workload(Description):
     """A model at a size: the extents of one attention layer, and what else the layer computes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(alias="workload", min_length=1)
     """Its name."""
@@ -75,43 +71,11 @@ class Workload(BaseModel):
     """The matrix products of one layer outside its attention."""
     pruning: PruningSchedule | None = None
     """What a run keeps of its tokens and heads, where it prunes them."""
-    _file: str | None = PrivateAttr(default=None)
+    KIND: ClassVar[str] = "workload"
 
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Workload:
-        """The workload of a library name or of a YAML file; SpecError says what is wrong and where."""
-        path = find_spec("workload", name_or_path)
-        return cls.parse(load_yaml(path), file=str(path))
-
-    @classmethod
-    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Workload:
-        """The workload that YAML text or its data describes, checked with the default values of its variables."""
-        data = parse_yaml(source, file) if isinstance(source, str) else source
-        try:
-            workload = cls.model_validate(data)
-        except ValidationError as error:
-            raise pydantic_error(error, file, cls) from None
-        workload._file = file
-        workload.linear_sizes({})
-        return workload
-
-    def data(self) -> dict[str, Any]:
-        """The description as plain data, which `parse` reads back."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-    def save(self, path: str | Path) -> None:
-        """Write the description as YAML."""
-        Path(path).write_text(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-    @property
-    def file(self) -> str | None:
-        """The file that it was read from."""
-        return self._file
-
-    @property
-    def known_names(self) -> frozenset[str]:
-        """The variables that can be set from outside."""
-        return frozenset(self.variables)
+    def check(self) -> None:
+        """SpecError for a size that is wrong with the default values of the variables."""
+        self.linear_sizes({})
 
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Size]:
         """The sizes of all variables, with `overrides` (numbers or arrays) in place of their defaults.
