@@ -146,9 +146,15 @@ class Problem:
     # Leaves
 
     def leaves(self) -> tuple[Leaf, ...]:
-        """The cascade's Einsums, joined where neighbours run over the same ranks and some unit can do all of them."""
+        """The cascade's Einsums, joined where neighbours run over the same ranks and some unit can do all of them.
+
+        SpecError for an Einsum whose operations no unit can run.
+        """
         groups: list[list[Einsum]] = []
         for einsum in self.cascade.einsums:
+            if not self.units([einsum]):
+                wanted = ", ".join(einsum.ops)
+                raise SpecError(f"no unit of '{self.machine.name}' can run {einsum.name}, which needs {wanted}")
             if groups and self._joins(groups[-1], einsum):
                 groups[-1].append(einsum)
             else:

@@ -56,6 +56,8 @@ NORMALIZATION = Cascade.parse(
     einsums: ["MX[m] = max(p) A[m,p]", "B[m,p] = A[m,p] - MX[m]"]
     """
 )
+GELU = Cascade.parse({"cascade": "gelu", "ranks": {"m": "M"}, "inputs": {"A": ["m"]}, "outputs": ["Z"],
+                      "einsums": ["Z[m] = gelu(A[m])"]})  # fmt: skip
 FUNCTIONS: dict[str, dict[str, Callable[..., float]]] = {
     "matmul": {"Z": lambda a, b: a * b},
     "three-einsums": {"QK": lambda q, k: q * k, "SN": exp, "AV": lambda s, v: s * v},
@@ -266,6 +268,7 @@ def test_as_fast_as_every_row_of_flat(workload: str, length: int) -> None:
         ({"settings": {"M": 4, "N": 4}}, "nothing gives the size K of cascade 'matmul'"),
         ({"settings": {"M": 4, "N": 4, "K": 4, "KK": 1}}, "unknown variable 'KK'"),
         ({"cascade": MATMUL.with_condition("m <= n")}, "the mapper takes cascades without conditions"),
+        ({"cascade": GELU, "settings": {"M": 4}}, "no unit of 'two-levels' can run Z, which needs gelu"),
     ],
 )
 def test_what_the_mapper_refuses(arguments: dict[str, Any], message: str) -> None:
