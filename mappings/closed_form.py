@@ -41,7 +41,7 @@ class Space:
 class Frame:
     """One order of a run's shared loops: arrays over all their chunk sizes, (rows, 1), and what placements cost.
 
-    `exact` tells whether no chunk size had to be left out.
+    `exact` tells whether no chunk size had to be left out, and no tile overlaps the next, so that pruning is exact.
     """
 
     def __init__(
@@ -52,6 +52,11 @@ class Frame:
         self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
         single = [r for r in run.batch if space.sizes is None or r in problem.universal]
         ways, self.exact = thinned([[1] if rank in single else self.sizes(rank) for rank in self.order], MOST_ROWS)
+        tensors = {use.tensor for uses in run.uses for use in uses}
+        halos = any(
+            len(d.terms) > 1 for tensor in tensors for shape in problem.shapes(tensor) for d in shape.dimensions
+        )
+        self.exact &= not halos  # cutting a tile with a halo takes less room but moves more
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
         self.rows = prod(len(way) for way in ways)
         self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}
