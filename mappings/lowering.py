@@ -18,12 +18,12 @@ from einsum.errors import SpecError
 from mappings.capacity import spilled_shares
 from mappings.masked import Mask, MaskedTileSpace, Space
 from mappings.movement import Ranks, column
-from mappings.nest import Binder, Hold, PhaseNest, as_points
+from mappings.nest import Binder, Hold, Leaf, PhaseNest, as_points
 from mappings.operands import Homes
 from mappings.program import Array, Phase, Resource, Stream, TileProgram
 from mappings.schema import Node
 from mappings.streams import StreamLowering
-from mappings.tiles import Positions, PositionsNeeded, TileSpace
+from mappings.tiles import Loop, Positions, PositionsNeeded, TileSpace
 
 
 def lower(
@@ -53,6 +53,7 @@ def lower(
     _check_complete(cascade, phases)
     homes.check()
     extents = base_extents(cascade, env, points)
+    _check_values_last(homes, extents)
     tensor_bytes = word_bytes(cascade, machine, env, points)
     mask = Mask.of(cascade, env) if points == 1 else None
     lowered = []
@@ -155,6 +156,48 @@ def _check_iterations(homes: Homes) -> None:
                         f"time, with {{for: {{{rank}: 1}}}} around {leaf.name}",
                         key=leaf.key,
                     )
+
+
+def _check_values_last(homes: Homes, extents: Mapping[str, Array]) -> None:
+    """SpecError for a value that is computed once and read again after its tile has been replaced.
+
+    A producer gated to the first iteration of a loop computes its tiles there; a reader that runs in every iteration
+    finds them only while no loop in between moves the hold on to other tiles.
+    """
+    for hold in dict.fromkeys(hold for phase in homes.phases for hold in phase.holds if not hold.staged):
+        for tensor in hold.tensors:
+            for made in homes.producers(tensor):
+                for reader in homes.consumers(tensor):
+                    if reader is made or hold not in made.holds or hold not in reader.holds:
+                        continue
+                    loop = _replaced_in(hold, tensor, made, reader, homes, extents)
+                    if loop is not None:
+                        raise SpecError(
+                            f"'{tensor}' is computed in the first iteration of the loop over '{loop.name}' only, but "
+                            f"its tile in {hold.level} is replaced before {reader.name} reads it in the next one; "
+                            "hold it outside that loop",
+                            key=hold.key,
+                        )
+
+
+def _replaced_in(
+    hold: Hold, tensor: str, made: Leaf, reader: Leaf, homes: Homes, extents: Mapping[str, Array]
+) -> Loop | None:
+    """The loop that gates a producer but not its reader, while loops inside it replace the held tile."""
+    once = {gate.loop for gate in homes.gates(made) if gate.side == "first"}
+    again = once - {gate.loop for gate in homes.gates(reader)}
+    output = next(homes.einsum(name).output for name in made.einsums if homes.writes(name) == tensor)
+    moved_by = homes.ranks.shape(output).moved_by
+    sizes = dict(extents)
+    found: Loop | None = None
+    for loop in hold.loops:
+        several = bool((np.ceil(sizes[loop.rank] / loop.chunk) > 1).any())
+        sizes[loop.rank] = np.minimum(sizes[loop.rank], loop.chunk)
+        if loop in again and several:
+            found = found or loop
+        elif found is not None and several and loop.name in moved_by:
+            return found
+    return None
 
 
 def _check_complete(cascade: Cascade, phases: tuple[PhaseNest, ...]) -> None:

@@ -38,6 +38,7 @@ class StreamLowering:
         self.machine = machine
         self.space = space
         self.ledger = Ledger(machine, tensor_bytes, spilled)
+        self._named: set[str] = set()
 
     def steps(self) -> tuple[Step, ...]:
         """All steps of the phase, every one after those that come before it in a tile."""
@@ -189,6 +190,9 @@ class StreamLowering:
 
     def _steps(self, name: str, account: Account, after: tuple[Dependence, ...]) -> list[Step]:
         """Steps of a transfer: one for each port that limits it; the first carries the account."""
+        if name in self._named:
+            name = f"{name} ({len(self._named)})"  # the same tensor in another hold of the same level
+        self._named.add(name)
         steps = memory_steps(name, account, self.machine, after) or [Step(name, None, 0.0, 0.0, after)]
         first = steps[0]
         carrier = Step(
