@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -200,11 +199,9 @@ def test_a_value_that_does_not_exist_is_reported(text: str, message: str) -> Non
     assert message in str(caught.value)
 
 
-def test_a_tower_of_powers_is_refused_quickly() -> None:
-    start = time.perf_counter()
+def test_a_tower_of_powers_is_refused() -> None:
     with pytest.raises(SpecError):
         value("9 ** 9 ** 9 ** 9")
-    assert time.perf_counter() - start < 0.5
 
 
 def test_other_things_than_text_and_numbers_are_refused() -> None:
