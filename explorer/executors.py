@@ -172,22 +172,24 @@ class Cluster(_Closing):
             futures = list(pending)
             for future in self._guarded(partial(wait_for, futures, return_when="FIRST_COMPLETED")).done:
                 task = pending.pop(future)
-                if future.status == "finished":
+                # A result that was lost with its worker after it was done is computed again while this waits.
+                error = self._guarded(future.exception)
+                if error is None:
                     outcome = self._guarded(future.result)
                     self._check_version(outcome)
                     lost = 0
                     yield outcome
                 else:
-                    lost = self._count_loss(lost, self._guarded(future.exception))
+                    lost = self._count_loss(lost, error)
                     pending[self._submit(task)] = task
 
     def _submit(self, task: Task) -> Any:
         return self._guarded(partial(self._client.submit, _evaluate_at_worker, self._study, task, pure=False))
 
-    def _count_loss(self, lost: int, error: BaseException | None) -> int:
+    def _count_loss(self, lost: int, error: BaseException) -> int:
         from distributed import KilledWorker
 
-        if error is None or isinstance(error, _GONE):
+        if isinstance(error, _GONE):
             raise self._gone()
         if not isinstance(error, KilledWorker):
             raise EinsightError(f"a worker of {self._address} failed: {type(error).__name__}: {error}")
