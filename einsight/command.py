@@ -25,6 +25,8 @@ COMMANDS = {
     "sweep": "Evaluate many design points from a YAML file and store every one.",
     "report": "Write the results of a sweep as one HTML page.",
     "compare": "Compare measured GPU kernels with what the simulator predicts.",
+    "schema": "Print the JSON Schema of a command's --json document.",
+    "doctor": "Say what is installed, what is missing for which use, and how to get it.",
 }
 """Subcommand -> its line in `einsight --help`. The module of the same name in `einsight.commands` holds `command`."""
 

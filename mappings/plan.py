@@ -73,6 +73,7 @@ class PhasePlan(Model):
     )
     assumptions: tuple[str, ...] = Field(default=(), description="What the description takes for granted.")
     phases: tuple[PlanPhase, ...] = Field(min_length=1)
+    """The phases, in the order in which they run."""
 
     @property
     def traced(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import check_settings, json_option, set_option
+from einsight.options import check_settings, completion, json_option, library_names, set_option
 from einsight.output import print_json
 from einsight.table import Column, render_fields, render_table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: einsight passes attention-3pass --rank m --set M=65536")
-@click.argument("cascade")
+@click.argument("cascade", shell_complete=completion(library_names("cascade")))
 @click.option("--rank", metavar="RANK", help="Explain one rank, given by its name or that of its extent.")
 @set_option
 @json_option
