@@ -22,6 +22,8 @@ from mappings.program import Array
 
 MOST_ORDERS = 120
 MOST_ROWS = 20_000
+MOST_MASKED = 64
+"""Ranks of a mask up to this extent are tried with every chunk size."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Frame:
         halos = any(
             len(d.terms) > 1 for tensor in tensors for shape in problem.shapes(tensor) for d in shape.dimensions
         )
-        self.exact &= not halos  # cutting a tile with a halo takes less room but moves more
+        # Cutting a tile with a halo takes less room but moves more; under a mask chunks that are as many differ.
+        self.exact &= not halos and problem.mask is None
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
         self.rows = prod(len(way) for way in ways)
         self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}
@@ -66,9 +69,14 @@ class Frame:
         extent = self.problem.coordinates(rank)
         if rank in self.problem.outer:
             return [min(int(self.problem.ranks.chunk[self.problem.outer[rank]].flat[0]), extent)]
-        return (
-            breakpoints(extent) if self.space.sizes is None else self.space.sizes(rank, extent, rank in self.run.shared)
-        )
+        if self.space.sizes is not None:
+            return self.space.sizes(rank, extent, rank in self.run.shared)
+        return list(range(1, extent + 1)) if self.masks(rank) and extent <= MOST_MASKED else breakpoints(extent)
+
+    def masks(self, rank: str) -> bool:
+        """Whether the cascade's mask relates a rank to another."""
+        mask = self.problem.mask
+        return mask is not None and self.problem.ranks.base(rank) in (mask.mask.row, mask.mask.column)
 
     # `chunks` has a chunk size for every rank that some loop of the path visits.
 
@@ -89,8 +97,15 @@ class Frame:
         problem = self.problem
         inner = [InnerLoop(rank, problem.ranks.base(rank), self.trips(rank, chunks)) for rank in cuts]
         words = problem.ranks.moved_words(problem.shape(use.tensor), problem.extents, inner)
-        visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads), np.ones((1, 1)))
-        return words * problem.bytes[use.tensor] * (2 * visits - 1 if use.written else visits)
+        visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads if not self.masks(rank)), np.ones((1, 1)))
+        distinct = np.ones((1, 1))
+        if problem.mask is not None:
+            roles = {problem.ranks.base(rank): "reload" for rank in reloads if self.masks(rank)}
+            roles |= {problem.ranks.base(rank): "cut" for rank in cuts if self.masks(rank)}
+            masked = problem.mask.visits(roles, {problem.ranks.base(r): chunk for r, chunk in chunks.items()})
+            visits = visits * masked
+            distinct = masked if set(roles.values()) == {"cut"} else distinct
+        return words * problem.bytes[use.tensor] * (2 * visits - distinct if use.written else visits)
 
     def cut_by(self, tensor: str, ranks: Sequence[str]) -> list[bool]:
         """Which of some loops change a tensor's tile."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
 )
 @set_option
+@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option(
     "--issue",
     type=click.Choice(["chained", "serial"]),
@@ -57,6 +58,7 @@ def command(
     workload: str | None,
     objective: Literal["edp", "latency", "energy", "dram", "pareto"],
     settings: dict[str, Setting],
+    where: tuple[str, ...],
     issue: Literal["chained", "serial"],
     fill_drain: str,
     out: str | None,
@@ -75,6 +77,7 @@ def command(
     from workloads import Workload
 
     chosen = Cascade.load(cascade)
+    chosen = chosen.with_condition(*where) if where else chosen
     machine = Architecture.load(architecture)
     sizes = None if workload is None else Workload.load(workload)
     found = find(
