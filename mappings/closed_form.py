@@ -92,8 +92,13 @@ class Frame:
         """Iterations of a loop."""
         return np.ceil(self.problem.coordinates(rank) / chunks[rank])
 
-    def moved(self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        """Bytes that pass between the buffer and the memory outside for one tensor."""
+    def moved(
+        self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array], inside: Sequence[str]
+    ) -> Array:
+        """Bytes that pass between the buffer and the memory outside for one tensor.
+
+        `inside`: loops that cut its tile inside the mask's loop that reloads it.
+        """
         problem = self.problem
         inner = [InnerLoop(rank, problem.ranks.base(rank), self.trips(rank, chunks)) for rank in cuts]
         words = problem.ranks.moved_words(problem.shape(use.tensor), problem.extents, inner)
@@ -102,7 +107,10 @@ class Frame:
         if problem.mask is not None:
             roles = {problem.ranks.base(rank): "reload" for rank in reloads if self.masks(rank)}
             roles |= {problem.ranks.base(rank): "cut" for rank in cuts if self.masks(rank)}
-            masked = problem.mask.visits(roles, {problem.ranks.base(r): chunk for r, chunk in chunks.items()})
+            sizes = {problem.ranks.base(rank): chunk for rank, chunk in chunks.items()}
+            masked, stay = problem.mask.visits(roles, sizes)
+            others = (self.trips(rank, chunks) for rank in inside if not self.masks(rank))
+            masked = masked - stay * (reduce(mul, others, np.ones((1, 1))) == 1)
             visits = visits * masked
             distinct = masked if set(roles.values()) == {"cut"} else distinct
         return words * problem.bytes[use.tensor] * (2 * visits - distinct if use.written else visits)
@@ -118,7 +126,9 @@ class Frame:
         return copies * self.room([use.tensor], cuts, chunks)
 
     def placed_moved(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        return self.moved(use, ranks_of(spot.cuts, path), ranks_of(spot.reloads, path), chunks)
+        cuts, reloads = ranks_of(spot.cuts, path), ranks_of(spot.reloads, path)
+        outer = max((path.index(rank) for rank in reloads if self.masks(rank)), default=len(path))
+        return self.moved(use, cuts, reloads, chunks, [rank for rank in cuts if path.index(rank) > outer])
 
 
 def thinned(ways: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], bool]:

@@ -13,18 +13,25 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mappings.masked import Mask
 from mappings.program import Array
 
 
 class Tiles(NamedTuple):
-    """Visited tiles, and sums over them: their rows, their columns, their points."""
+    """Visited tiles, and sums over them: their rows, their columns, their points.
+
+    `stay_columns`: columns of the tiles after which the next chunk of rows begins with the same chunk of columns, so
+    that it stays; `stay_rows` the same with rows and columns exchanged.
+    """
 
     tiles: float
     rows: float
     columns: float
     points: float
+    stay_rows: float
+    stay_columns: float
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,15 @@ class MaskCounts:
         end = np.minimum(start + rows, self.rows)
         low, high = self.mask.low[start], self.mask.high[end - 1]
         tiles = np.where(high > low, -(-high // columns) - low // columns, 0)
-        wide = np.where(tiles > 0, np.minimum(-(-high // columns) * columns, self.columns) - low // columns * columns, 0)
+        reach = np.minimum(-(-high // columns) * columns, self.columns)
+        wide = np.where(tiles > 0, reach - low // columns * columns, 0)
         height = end - start
-        return Tiles(*(float(total) for total in (tiles.sum(), height @ tiles, wide.sum(), height @ wide)))
+        stay_columns = _stay(low // columns, tiles, columns, self.columns)
+        at = np.arange(0, self.columns, columns)
+        first, last = self.mask.rows_of(at, np.minimum(columns, self.columns - at))
+        stay_rows = _stay(first // rows, np.where(last > first, -(-last // rows) - first // rows, 0), rows, self.rows)
+        sums = tiles.sum(), height @ tiles, wide.sum(), height @ wide, stay_rows, stay_columns
+        return Tiles(*(float(total) for total in sums))
 
     def seen(self, rows: int | None, columns: int | None) -> float:
         """The part of a rank's coordinates that chunks of one rank reach, where the other rank is not cut."""
@@ -70,28 +83,44 @@ class MaskCounts:
         first, end = self.mask.rows_of(start, np.minimum(columns, self.columns - start))
         return float(np.minimum(columns, self.columns - start)[first < end].sum()) / self.columns
 
-    def visits(self, roles: Mapping[str, str], chunks: Mapping[str, Array]) -> Array:
-        """How often a tensor's words pass, by what loops over the mask's ranks do to its tile.
+    def visits(self, roles: Mapping[str, str], chunks: Mapping[str, Array]) -> tuple[Array, Array]:
+        """How often a tensor's words pass, by what loops over the mask's ranks do to its tile; and the part that stays.
 
         roles   base rank -> `cut` (the loop changes the tile) or `reload` (the tile comes again in every iteration)
         chunks  base rank -> chunk sizes of that loop, arrays that broadcast against each other
+
+        A tile may stay when one line of tiles ends and the next begins, if no other loop cuts it in between: those
+        passes are counted in the first array, and also given as the second.
         """
         row, column = roles.get(self.mask.row), roles.get(self.mask.column)
         if row is None and column is None:
-            return np.ones((1, 1))
+            return np.ones((1, 1)), np.zeros((1, 1))
         rows = chunks[self.mask.row] if row else np.full((1, 1), float(self.rows))
         wide = chunks[self.mask.column] if column else np.full((1, 1), float(self.columns))
         rows, wide = np.broadcast_arrays(np.minimum(rows, self.rows), np.minimum(wide, self.columns))
         pairs, place = np.unique(np.stack([rows.ravel(), wide.ravel()]), axis=1, return_inverse=True)
-        values = [self._visits(row, column, int(r), int(c)) for r, c in pairs.T]
-        return np.asarray(values)[np.reshape(place, -1)].reshape(rows.shape)
+        values = np.asarray([self._visits(row, column, int(r), int(c)) for r, c in pairs.T])
+        found = values[np.reshape(place, -1)].reshape(*rows.shape, 2)
+        return found[..., 0], found[..., 1]
 
-    def _visits(self, row: str | None, column: str | None, rows: int, columns: int) -> float:
+    def _visits(self, row: str | None, column: str | None, rows: int, columns: int) -> tuple[float, float]:
         if column is None:
-            return self.seen(rows, None) if row == "cut" else self.at(rows, columns).tiles
+            return (self.seen(rows, None) if row == "cut" else self.at(rows, columns).tiles), 0.0
         if row is None:
-            return self.seen(None, columns) if column == "cut" else float(-(-self.columns // columns))
+            return (self.seen(None, columns) if column == "cut" else float(-(-self.columns // columns))), 0.0
         found = self.at(rows, columns)
+        if row == "cut" and column == "cut":
+            return found.points / (self.rows * self.columns), 0.0
         if row == "cut":
-            return found.points / (self.rows * self.columns) if column == "cut" else found.rows / self.rows
-        return found.columns / self.columns if column == "cut" else found.tiles
+            return found.rows / self.rows, found.stay_rows / self.rows
+        if column == "cut":
+            return found.columns / self.columns, found.stay_columns / self.columns
+        return found.tiles, 0.0
+
+
+def _stay(first: NDArray[np.int64], count: NDArray[np.int64], size: int, extent: int) -> float:
+    """Coordinates of the chunks with which one line of tiles ends and the next one begins."""
+    live = count > 0
+    first, last = first[live], (first + count - 1)[live]
+    same = first[1:][first[1:] == last[:-1]]
+    return float(np.minimum(size, extent - same * size).sum())
