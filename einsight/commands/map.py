@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
 )
+@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option(
     "--issue",
     type=click.Choice(["chained", "serial"]),
@@ -55,6 +56,7 @@ def command(
     workload: str | None,
     settings: dict[str, Setting],
     objective: Literal["edp", "latency", "energy", "dram", "pareto"],
+    where: tuple[str, ...],
     issue: Literal["chained", "serial"],
     fill_drain: str,
     out: str | None,
@@ -73,6 +75,7 @@ def command(
     from workloads import Workload
 
     chosen = Cascade.load(cascade)
+    chosen = chosen.with_condition(*where) if where else chosen
     machine = Architecture.load(architecture)
     sizes = None if workload is None else Workload.load(workload)
     found = find(
