@@ -125,12 +125,29 @@ def _release(
     servers[server]["is_busy"] = 0
     if servers[server]["queued"] > 0:
         _mark(servers, size, server)
-    tile = _next_run(lanes, times, classes, lane, actors[actor]["step"], actors[actor]["tile"] + 1)
-    actors[actor]["tile"] = tile
+    actors[actor]["tile"] = _next_run(lanes, times, classes, lane, actors[actor]["step"], actors[actor]["tile"] + 1)
+    turn = _in_turn(lanes, actors, actor)
+    tile = actors[turn]["tile"]
     if tile < lanes[lane]["tiles"]:
-        cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + actor - lanes[lane]["actor0"]
+        cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + turn - lanes[lane]["actor0"]
         if waits[cell] == 0:
-            _enqueue(lanes, actors, servers, ready, size, actor)
+            _enqueue(lanes, actors, servers, ready, size, turn)
+
+
+@compiled
+def _in_turn(lanes: Records, actors: Records, actor: int) -> int:
+    """The actor of the same lane and server whose next tile step comes first in the order of the software pipeline."""
+    tiles = lanes[actors[actor]["lane"]]["tiles"]
+    best, other = actor, actors[actor]["next_same"]
+    while other != actor:
+        if actors[other]["tile"] < tiles and (
+            actors[best]["tile"] >= tiles
+            or (actors[other]["tile"] + actors[other]["stage"], actors[other]["place"])
+            < (actors[best]["tile"] + actors[best]["stage"], actors[best]["place"])
+        ):
+            best = other
+        other = actors[other]["next_same"]
+    return int(best)
 
 
 @compiled
@@ -165,7 +182,7 @@ def _make_ready(
     step = actors[actor]["step"]
     kind = classes[lanes[actors[actor]["lane"]]["class0"] + tile]
     if times[step, kind, 0] > 0:
-        if actors[actor]["tile"] == tile:
+        if actors[actor]["tile"] == tile and _in_turn(lanes, actors, actor) == actor:
             _enqueue(lanes, actors, servers, ready, size, actor)
     else:
         code = ((actor << TILE_BITS) | tile) << KIND_BITS
@@ -185,7 +202,7 @@ def _next_run(lanes: Records, times: Array, classes: Int32, lane: int, step: int
 def _enqueue(lanes: Records, actors: Records, servers: Records, ready: Int64, size: Int64, actor: int) -> None:
     """Put the actor into its server's queue: oldest tile of the lane first, then by the actor's rank."""
     server = actors[actor]["server"]
-    age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"]
+    age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"] + actors[actor]["stage"]
     key = age * actors.size + actors[actor]["rank"]
     first, index = servers[server]["ready0"], servers[server]["queued"]
     servers[server]["queued"] = index + 1
