@@ -78,9 +78,11 @@ def _run(tables: Tables) -> None:
             server = size[DIRTY]
             size[DIRTY] = servers[server]["next_dirty"]
             servers[server]["is_dirty"] = 0
-            if servers[server]["is_busy"] == 0 and servers[server]["queued"] > 0:
+            while servers[server]["is_busy"] == 0 and servers[server]["queued"] > 0:
                 actor = by_rank[_pop_ready(servers, ready, server) % actors.size]
-                _start(lanes, actors, servers, times, classes, events, size, time, actor, runs, record)
+                actors[actor]["is_queued"] = 0
+                if not _is_held_back(lanes, actors, steps, times, classes, actor):
+                    _start(lanes, actors, servers, times, classes, events, size, time, actor, runs, record)
         if size[EVENTS] == 0:
             break
         time = events[0]["time"]
@@ -126,28 +128,35 @@ def _release(
     if servers[server]["queued"] > 0:
         _mark(servers, size, server)
     actors[actor]["tile"] = _next_run(lanes, times, classes, lane, actors[actor]["step"], actors[actor]["tile"] + 1)
-    turn = _in_turn(lanes, actors, actor)
-    tile = actors[turn]["tile"]
-    if tile < lanes[lane]["tiles"]:
-        cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + turn - lanes[lane]["actor0"]
-        if waits[cell] == 0:
-            _enqueue(lanes, actors, servers, ready, size, turn)
+    other = actor
+    while True:  # the actor's next tile, and what was held back for this one
+        tile = actors[other]["tile"]
+        if tile < lanes[lane]["tiles"] and actors[other]["is_queued"] == 0:
+            cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + other - lanes[lane]["actor0"]
+            if waits[cell] == 0:
+                _enqueue(lanes, actors, servers, ready, size, other)
+        other = actors[other]["next_same"]
+        if other == actor:
+            break
 
 
 @compiled
-def _in_turn(lanes: Records, actors: Records, actor: int) -> int:
-    """The actor of the same lane and server whose next tile step comes first in the order of the software pipeline."""
-    tiles = lanes[actors[actor]["lane"]]["tiles"]
-    best, other = actor, actors[actor]["next_same"]
+def _is_held_back(
+    lanes: Records, actors: Records, steps: Records, times: Array, classes: Int32, actor: int
+) -> bool:  # fmt: skip
+    """Whether the actor would delay a tile step that comes before it in the software pipeline by more than its slack."""
+    lane, tile = actors[actor]["lane"], actors[actor]["tile"]
+    tiles = lanes[lane]["tiles"]
+    turn, place = tile + actors[actor]["stage"], actors[actor]["place"]
+    busy = times[actors[actor]["step"], classes[lanes[lane]["class0"] + tile], 0]
+    other = actors[actor]["next_same"]
     while other != actor:
-        if actors[other]["tile"] < tiles and (
-            actors[best]["tile"] >= tiles
-            or (actors[other]["tile"] + actors[other]["stage"], actors[other]["place"])
-            < (actors[best]["tile"] + actors[best]["stage"], actors[best]["place"])
-        ):
-            best = other
+        if actors[other]["tile"] < tiles and steps[actors[other]["step"]]["slack_s"] < busy:
+            before = actors[other]["tile"] + actors[other]["stage"]
+            if before < turn or (before == turn and actors[other]["place"] < place):
+                return True
         other = actors[other]["next_same"]
-    return int(best)
+    return False
 
 
 @compiled
@@ -182,7 +191,7 @@ def _make_ready(
     step = actors[actor]["step"]
     kind = classes[lanes[actors[actor]["lane"]]["class0"] + tile]
     if times[step, kind, 0] > 0:
-        if actors[actor]["tile"] == tile and _in_turn(lanes, actors, actor) == actor:
+        if actors[actor]["tile"] == tile:
             _enqueue(lanes, actors, servers, ready, size, actor)
     else:
         code = ((actor << TILE_BITS) | tile) << KIND_BITS
@@ -202,6 +211,7 @@ def _next_run(lanes: Records, times: Array, classes: Int32, lane: int, step: int
 def _enqueue(lanes: Records, actors: Records, servers: Records, ready: Int64, size: Int64, actor: int) -> None:
     """Put the actor into its server's queue: oldest tile of the lane first, then by the actor's rank."""
     server = actors[actor]["server"]
+    actors[actor]["is_queued"] = 1
     age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"] + actors[actor]["stage"]
     key = age * actors.size + actors[actor]["rank"]
     first, index = servers[server]["ready0"], servers[server]["queued"]

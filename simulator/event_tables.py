@@ -41,13 +41,13 @@ LANE = _record(
 )  # fmt: skip
 ACTOR = _record(
     lane=np.int64, step=np.int64, server=np.int64, rank=np.int64, tile=np.int64,
-    stage=np.int64, place=np.int64, next_same=np.int64,  # order in its lane; the next actor of lane and server, in a ring
+    stage=np.int64, place=np.int64, next_same=np.int64, is_queued=np.int64,  # order in its lane; the next actor of lane and server, in a ring
 )  # fmt: skip
 SERVER = _record(
     ready0=np.int64, queued=np.int64, is_busy=np.int64, is_dirty=np.int64, next_dirty=np.int64, busy_s=np.float64
 )
 INSTANCE = _record(class0=np.int64, tiles=np.int64, tile0=np.int64, lane=np.int64, start_s=np.float64, end_s=np.float64)
-STEP = _record(in0=np.int64, in1=np.int64, out0=np.int64, out1=np.int64)
+STEP = _record(in0=np.int64, in1=np.int64, out0=np.int64, out1=np.int64, slack_s=np.float64)
 EDGE = _record(step=np.int64, distance=np.int64)  # the other step, as an index inside the stream
 EVENT = _record(time=np.float64, code=np.int64)
 RUN = _record(server=np.int64, actor=np.int64, instance=np.int64, tile=np.int64, start_s=np.float64, end_s=np.float64)
@@ -238,7 +238,7 @@ def _edges(streams: Sequence[PointStream]) -> tuple[Records, Records]:
             waits_for = [(first, distance) for first, then, distance in each.edges if then == number]
             dependents = [(then, distance) for first, then, distance in each.edges if first == number]
             middle = len(edges) + len(waits_for)
-            steps[index] = (len(edges), middle, middle, middle + len(dependents))
+            steps[index] = (len(edges), middle, middle, middle + len(dependents), each.pipeline.slack_s[number])
             edges += waits_for + dependents
             index += 1
     return steps, np.array(edges, dtype=EDGE)

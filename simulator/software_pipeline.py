@@ -46,16 +46,17 @@ class SoftwarePipeline:
 
     stage: NDArray[np.int64]
     place: NDArray[np.int64]
+    slack_s: Array
     interval_s: float
     bound_s: float
 
     @classmethod
-    def of_plan(cls, starts: Array, interval_s: float, bound_s: float) -> Self:
+    def of_plan(cls, starts: Array, slack_s: Array, interval_s: float, bound_s: float) -> Self:
         """The order in which the steps of a plan start."""
         stage = np.floor(starts / interval_s).astype(np.int64)
         place = np.empty(starts.size, dtype=np.int64)
         place[np.argsort(starts - stage * interval_s, kind="stable")] = np.arange(starts.size)
-        return cls(stage, place, interval_s, bound_s)
+        return cls(stage, place, slack_s, interval_s, bound_s)
 
 
 def software_pipeline(
@@ -76,7 +77,8 @@ def software_pipeline(
     scale = bound_s or 1.0
     problem = Problem.of(busy_s / scale, latency_s / scale, resources, edges)
     plan = problem.shortest()
-    return SoftwarePipeline.of_plan(plan.starts * scale, plan.interval * scale, bound_s)
+    slack = problem.slack(plan.interval)
+    return SoftwarePipeline.of_plan(plan.starts * scale, slack * scale, plan.interval * scale, bound_s)
 
 
 def slowest_cycle_s(seconds: Array, edges: Sequence[Edge]) -> float:
@@ -205,6 +207,17 @@ class Problem:
         for middle in range(steps):
             np.maximum(apart, apart[:, middle, None] + apart[middle], out=apart)
         return apart if (np.diag(apart) <= 0).all() else None
+
+    def slack(self, interval: float) -> Array:
+        """By how much each step may be late without delaying itself one or more tiles later."""
+        apart = self._from_dependences(interval)
+        assert apart is not None
+        around = apart + apart.T
+        np.fill_diagonal(around, NO_PATH)
+        for first, then, distance in self.edges:
+            if first == then:
+                around[first, first] = max(around[first, first], self.delay[first] - interval * distance)
+        return np.asarray(-around.max(axis=1))
 
     def _settle(self, node: Node, interval: float) -> Node | None:
         """Decide every pair that has one alternative left; None when a pair has none."""
