@@ -16,6 +16,7 @@ import yaml
 from einsum.errors import EinsightError
 from einsum.specfile import load_yaml
 from kernels.case import Case
+from kernels.energy import Energy
 from kernels.gpu import device_facts, now, require_cuda, software_facts
 from kernels.plan import TimingPlan
 from kernels.timing import Stopwatch, Timing
@@ -114,6 +115,7 @@ class _Calibration:
         yield "matmul", self.matmuls
         waits = Waits(self._stopwatch, self._sms)
         yield from waits.sections()
+        yield "power", Energy(self._sms).power
 
     def launches(self) -> Iterator[Fact]:
         """An empty kernel alone, and back to back in a CUDA graph, by its number of thread blocks."""
