@@ -3,7 +3,8 @@
 Rules. An input or output is at home in the outermost memory. An intermediate needs a hold that encloses its producer
 and all its consumers; without one its traffic would vanish, so that is an error. An Einsum inside a loop over a rank
 that it does not iterate runs once per such loop: in its last iteration if it waits for a value that the loop completes,
-in its first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop.
+in its first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop;
+a loop of one iteration leaves nothing to reduce.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class Operand:
 
 @dataclass(frozen=True, eq=False)
 class Homes:
-    """The holds of a whole mapping and who uses them."""
+    """The holds of a whole mapping and who uses them. `single`: loops that have one iteration at every point."""
 
     cascade: Cascade
     ranks: Ranks
     phases: tuple[PhaseNest, ...]
     root: Hold
+    single: frozenset[Loop] = frozenset()
     _gates: dict[Leaf, tuple[Gate, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -155,7 +157,7 @@ class Homes:
         for loop in leaf.loops:
             unfinished = self._unfinished(leaf, loop)
             iterates = self._iterates(leaf, loop)
-            if iterates and unfinished:
+            if iterates and unfinished and loop not in self.single:
                 raise SpecError(
                     f"{leaf.name} needs '{unfinished}' complete over rank '{loop.name}', but runs inside the loop over "
                     f"'{loop.name}' that computes it; close that loop first",

@@ -24,6 +24,10 @@ Identity = tuple[Any, ...]
 BRANCHES = ("sequence", "parallel", "pipeline")
 
 
+class Lost(Exception):
+    """A value was read from a hold whose tile had been replaced since it was computed."""
+
+
 class Stuck(Exception):
     """Points of an Einsum were never computed: their inputs were not complete when their turn came."""
 
@@ -274,9 +278,11 @@ class Oracle:
         registers = self._place((*key, "operand", access.tensor), None, access.tensor, [])
         route = [*chain, (registers, inside)]
         for (parent, _), (place, box) in pairwise(route):
-            if access.tensor in place.producers:
-                continue
             tile = self.tile(access, box, state=place is not registers)
+            if access.tensor in place.producers:
+                if not self.latest(access.tensor) and (place.now is None or place.now[0] != tile[0]):
+                    raise Lost(access.tensor)
+                continue
             if place.now is None or place.now[0] != tile[0]:
                 place.now = tile
                 self._move(access.tensor, tile[1], source=parent, to=place)
