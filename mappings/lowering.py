@@ -15,7 +15,7 @@ import numpy as np
 from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
-from mappings.capacity import spilled_shares
+from mappings.capacity import check_registers, spilled_shares
 from mappings.masked import Mask, MaskedTileSpace, Space
 from mappings.movement import Ranks, column
 from mappings.nest import Binder, Hold, Leaf, PhaseNest, as_points
@@ -58,6 +58,7 @@ def lower(
     mask = Mask.of(cascade, env) if points == 1 else None
     lowered = []
     for phase in phases:
+        check_registers(phase, homes, machine, extents, tensor_bytes)
         spilled = spilled_shares(phase, homes, machine, extents, tensor_bytes)
         stream = _lower_phase(phase, homes, machine, extents, tensor_bytes, spilled, mask, hidden_fill)
         lowered.append(Phase(phase.name, (stream,)))
