@@ -100,8 +100,8 @@ def _element_bytes(
     found = []
     for tensor in hold.tensors:
         laid = [leaf.spatial for leaf in users if hold in leaf.holds and _touches(leaf, tensor, homes)]
-        ways = [tensor_words(homes, tensor, _laid_out(sizes, spatial, homes, unit)) for spatial in laid]
-        whole = tensor_words(homes, tensor, sizes) / column(unit.elements)
+        ways = [tensor_words(homes, tensor, hold, _laid_out(sizes, spatial, homes, unit)) for spatial in laid]
+        whole = tensor_words(homes, tensor, hold, sizes) / column(unit.elements)
         found.append((np.maximum.reduce(np.broadcast_arrays(*ways)) if ways else whole) * tensor_bytes[tensor])
     return np.asarray(np.maximum.reduce(np.broadcast_arrays(*found)) * hold.buffers)
 
@@ -125,7 +125,7 @@ def _laid_out(
 def footprint_bytes(hold: Hold, homes: Homes, extents: Mapping[str, Array], tensor_bytes: Mapping[str, Array]) -> Array:
     """Bytes that a hold takes: its largest tensor's full tile, times its buffers, (points, 1)."""
     sizes = tile_sizes(hold.loops, extents)
-    tiles = [tensor_words(homes, name, sizes) * tensor_bytes[name] for name in hold.tensors]
+    tiles = [tensor_words(homes, name, hold, sizes) * tensor_bytes[name] for name in hold.tensors]
     return np.asarray(np.maximum.reduce(np.broadcast_arrays(*tiles)) * hold.buffers)
 
 
@@ -137,14 +137,14 @@ def tile_sizes(loops: Sequence[Loop], extents: Mapping[str, Array]) -> dict[str,
     return sizes
 
 
-def tensor_words(homes: Homes, tensor: str, sizes: Mapping[str, Array]) -> Array:
-    """Words of a tensor's tile: the largest that any access to it cuts."""
-    cascade = homes.cascade
-    accesses = [
-        access for einsum in cascade.einsums for access in (einsum.output, *einsum.inputs) if access.tensor == tensor
+def tensor_words(homes: Homes, tensor: str, hold: Hold, sizes: Mapping[str, Array]) -> Array:
+    """Words of a tensor's tiles in a hold: of each the largest that an access cuts."""
+    users = [leaf for leaf in homes.leaves if hold in leaf.holds]
+    words = [
+        np.maximum.reduce(np.broadcast_arrays(*(homes.ranks.words(shape, sizes) for shape in shapes)))
+        for shapes in homes.tiles(tensor, users, hold.loops)
     ]
-    words = [homes.ranks.words(homes.ranks.shape(access), sizes) for access in accesses]
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*words)))
+    return np.asarray(sum(words, np.zeros((1, 1))))
 
 
 def _at(values: Array, point: int) -> float:

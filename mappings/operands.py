@@ -9,7 +9,7 @@ a loop of one iteration leaves nothing to reduce.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -18,7 +18,7 @@ from einsum.access import Access
 from einsum.cascade import Cascade
 from einsum.einsum import Einsum
 from einsum.errors import SpecError
-from mappings.movement import Ranks
+from mappings.movement import Ranks, Shape
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.tiles import Loop
 
@@ -68,6 +68,24 @@ class Homes:
     def consumers(self, tensor: str) -> tuple[Leaf, ...]:
         """Leaves that read a tensor."""
         return self._consumers.get(tensor, ())
+
+    def tiles(self, tensor: str, leaves: Iterable[Leaf], loops: Iterable[Loop]) -> list[list[Shape]]:
+        """The tiles of a tensor that some leaves touch below some loops, each with the shapes that accesses give it.
+
+        Accesses that the same loops move touch the same tile; `X[p,d] * X[m,d]` needs two where a loop visits p or m.
+        """
+        latest = {name for rank in self.ranks.iterative(tensor) for name in self.ranks.names_moving(rank)}
+        names = {loop.name for loop in loops if loop not in self.single} - latest
+        found: dict[frozenset[str], dict[Shape, None]] = {}
+        for leaf in leaves:
+            for access in self._accesses(leaf, tensor):
+                shape = self.ranks.shape(access)
+                found.setdefault(shape.moved_by & names, {})[shape] = None
+        return [list(shapes) for shapes in found.values()]
+
+    def _accesses(self, leaf: Leaf, tensor: str) -> list[Access]:
+        einsums = map(self.einsum, leaf.einsums)
+        return [access for e in einsums for access in (*e.inputs, e.output) if access.tensor == tensor]
 
     def einsum(self, name: str) -> Einsum:
         """The Einsum of that name."""

@@ -46,6 +46,12 @@ def test_matrix_products(case: Case) -> None:
 
 
 @settings(max_examples=60)
+@given(nests.similarities())
+def test_a_tensor_that_is_read_twice_moves_for_both(case: Case) -> None:
+    agree(case)
+
+
+@settings(max_examples=60)
 @given(nests.convolutions())
 def test_convolutions_move_the_overlap_of_their_tiles_again(case: Case) -> None:
     agree(case)
