@@ -323,7 +323,7 @@ class Candidates:
         uses = tuple(
             use
             for use in run.uses[0]
-            if use.tensor not in loaded and not set(leaf.ranks) <= self.problem.shape(use.tensor).moved_by
+            if use.tensor not in loaded and not all(set(leaf.ranks) <= shape.moved_by for shape in use.shapes)
         )
         loaded.update(use.tensor for use in uses if not use.written)
         found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None
