@@ -200,5 +200,15 @@ class DeviceWork:
         def value(field: str) -> Array:
             return self.lowering.values(getattr(touch, field), f"touches.{tensor}.{field}")
 
+        vectors, kept, latest, clustering = map(value, ("vectors", "kept", "latest", "clustering"))
+        for field, wrong, limit in (
+            ("vector_bytes", value("vector_bytes") <= 0, "above 0"),
+            ("kept", kept > vectors, "at most the number of vectors"),
+            ("latest", latest > kept, "at most the number of kept vectors"),
+            ("clustering", clustering > 1, "at most 1"),
+        ):
+            if wrong.any():
+                found = f"'{getattr(touch, field)}' is {value(field)[wrong][0]:g}"
+                raise SpecError(f"{found}, expected {limit}", key=f"touches.{tensor}.{field}")
         layout = Layout.of(value("vector_bytes"), column(flash.page_bytes))
-        return layout.expected(value("vectors"), value("kept"), value("latest"), value("run")) * value("sets")
+        return layout.expected(vectors, kept, latest, clustering) * value("sets")

@@ -281,4 +281,4 @@ def stage_expressions(stages: Sequence[PlanStage]) -> Iterator[Expression]:
             for move in tensors.values():
                 yield from (move.read, move.write, move.pieces)
         for touch in stage.touches.values():
-            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.run, touch.sets)
+            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.clustering, touch.sets)
