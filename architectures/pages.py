@@ -36,9 +36,7 @@ class Layout:
         """Pages that a set of vectors, given by their places, touches. For one layout, not arrays of them."""
         return float(np.unique(np.asarray(chosen, np.int64) // int(self.per_page)).size * self.pages_each)
 
-    def expected(
-        self, vectors: ArrayLike, kept: ArrayLike, latest: ArrayLike = 0, clustering: ArrayLike = 0
-    ) -> Array:
+    def expected(self, vectors: ArrayLike, kept: ArrayLike, latest: ArrayLike = 0, clustering: ArrayLike = 0) -> Array:
         """Expected pages that `kept` of the vectors touch: the `latest` ones, and the others drawn.
 
         clustering  0: every set is equally likely. Above 0: vectors of a page are kept together more often than that,

@@ -42,7 +42,8 @@ def throughput_per_s(requests: ArrayLike, delay_s: ArrayLike, stations: Sequence
     shape = np.broadcast_shapes(count.shape, delay.shape, *(each.shape for each in (*servers, *service)))
     response = [np.broadcast_to(each, shape) for each in service]
     rate = count / (delay + sum(response, np.zeros(shape)))
-    limit = np.min([np.broadcast_to(n / s, shape) for n, s in zip(servers, service, strict=True)], axis=0)
+    busiest = np.max([np.broadcast_to(s / n, shape) for n, s in zip(servers, service, strict=True)], axis=0)
+    limit = np.divide(1.0, busiest, out=np.full(shape, np.inf), where=busiest > 0)
     for _ in range(_STEPS):
         seen = np.minimum(rate, limit) * (count - 1) / count
         found = []

@@ -47,6 +47,9 @@ def tile_steps(
     for place, stage in zip(owner, hops, strict=True):
         with _located(place):
             device = machine.devices.get(stage.on or "")
+            for field in ("touches", "in_flight"):
+                if getattr(stage, field) and not isinstance(device, EvaluatedFlash):
+                    raise SpecError(f"only drives have pages and requests in flight, '{stage.on}' is none", key=field)
             if device is not None:
                 made[stage.stage] = DeviceWork(stage, device, lowering).step(made[stage.stage])
             made[stage.stage] = _dealt(made[stage.stage], stage, machine, lowering)
@@ -112,7 +115,7 @@ def _dealt(step: Step, stage: PlanStage, machine: EvaluatedArchitecture, lowerin
     """The step's time on the copy that gets the most pieces."""
     if stage.spread is None:
         return step
-    pieces = np.maximum(lowering.values(stage.spread, "spread"), 1.0)
+    pieces = lowering.whole(stage.spread, "spread", 1)
     name = str(stage.on)
     parts = (machine.devices, machine.memories, machine.units)
     copies = next((each[name].copies for each in parts if name in each), 1)
@@ -177,7 +180,7 @@ class DeviceWork:
         lowering, page = self.lowering, column(flash.page_bytes)
         traffic: dict[tuple[str, str], Traffic] = {}
         busy, read_pages, written = np.zeros(lowering.shape), np.zeros(lowering.shape), np.zeros(lowering.shape)
-        depth = None if self.stage.in_flight is None else lowering.values(self.stage.in_flight, "in_flight")
+        depth = None if self.stage.in_flight is None else lowering.whole(self.stage.in_flight, "in_flight", 1)
         for tensor, move in self.stage.moves.get(flash.name, {}).items():
             read, write, pieces = self._sides(tensor, move, active)
             busy = busy + flash.read_s(np.where(read > 0, pieces, 0.0), read / pieces, depth)
@@ -200,6 +203,7 @@ class DeviceWork:
         def value(field: str) -> Array:
             return self.lowering.values(getattr(touch, field), f"touches.{tensor}.{field}")
 
+        active = self._active()
         vectors, kept, latest, clustering = map(value, ("vectors", "kept", "latest", "clustering"))
         for field, wrong, limit in (
             ("vector_bytes", value("vector_bytes") <= 0, "above 0"),
@@ -207,8 +211,8 @@ class DeviceWork:
             ("latest", latest > kept, "at most the number of kept vectors"),
             ("clustering", clustering > 1, "at most 1"),
         ):
-            if wrong.any():
-                found = f"'{getattr(touch, field)}' is {value(field)[wrong][0]:g}"
+            if (wrong & active).any():
+                found = f"'{getattr(touch, field)}' is {value(field)[wrong & active][0]:g}"
                 raise SpecError(f"{found}, expected {limit}", key=f"touches.{tensor}.{field}")
-        layout = Layout.of(value("vector_bytes"), column(flash.page_bytes))
+        layout = Layout.of(np.where(active, value("vector_bytes"), 1.0), column(flash.page_bytes))
         return layout.expected(vectors, kept, latest, clustering) * value("sets")

@@ -38,9 +38,7 @@ def test_keys_by_token_and_by_channel_are_counted_element_by_element(
     some_channels = data.draw(st.sets(st.integers(0, channels - 1)))
     for rows, length in ((some_tokens, channels), (some_channels, tokens)):
         room = max(page // length, 1)
-        pages = {
-            (row // room, (row % room * length + element) // page) for row in rows for element in range(length)
-        }
+        pages = {(row // room, (row % room * length + element) // page) for row in rows for element in range(length)}
         assert Layout.of(length, page).touched(sorted(rows)) == len(pages)
 
 
@@ -60,9 +58,7 @@ def test_an_even_draw_is_the_mean_over_all_sets(data: st.DataObject, n: int, per
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    pages=st.integers(1, 200), per=st.integers(1, 40), share=st.floats(0.01, 0.99), together=st.floats(0.02, 0.95)
-)
+@given(pages=st.integers(1, 200), per=st.integers(1, 40), share=st.floats(0.01, 0.99), together=st.floats(0.02, 0.95))
 def test_clusters_are_beta_binomial(pages: int, per: int, share: float, together: float) -> None:
     """scipy's distribution of the same mean and correlation; the urn's correlation lacks that of the even draw."""
     n = pages * per
