@@ -1,7 +1,7 @@
 """The steps of a tile: stages that run on drives, links and paths; other stages are those of `mappings.stage_steps`.
 
 A stage on a path is one stage for each part that it passes: each starts with the first bytes that the part before it
-delivers and ends after it. A memory on the way is written and read again.
+delivers and ends after it. A memory on the way is written and read again, one at its end is written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from architectures.flash import EvaluatedFlash
 from architectures.links import EvaluatedLink
 from architectures.pages import Layout
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.expressions import Expression
 from mappings.movement import column
 from mappings.program import Array, Step, Traffic
 from mappings.stage_steps import StageLowering
@@ -96,10 +97,10 @@ def _hops(stage: PlanStage, machine: EvaluatedArchitecture) -> Iterator[PlanStag
         last = number == len(over) - 1
         name = stage.stage if last else f"{stage.stage} over {hop}"
         before = () if number == 0 else (f"{stage.stage} over {over[number - 1]}",)
-        kept = hop in machine.memories and 0 < number < len(over) - 1
-        passed = {
-            tensor: move.model_copy(update={"write": move.read}) if kept else move for tensor, move in moves.items()
-        }
+        passed = dict(moves)
+        if hop in machine.memories and number > 0:  # written there, and read again when the path goes on
+            again = {"read": Expression.parse(0)} if last else {}
+            passed = {tensor: move.model_copy(update={"write": move.read, **again}) for tensor, move in moves.items()}
         yield stage.model_copy(
             update={"stage": name, "on": hop, "moves": {hop: passed}, "along": before or stage.along}
         )

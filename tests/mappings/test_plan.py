@@ -186,7 +186,7 @@ def test_work_is_dealt_out_in_whole_pieces() -> None:
         (
             "touches: {A:",
             "in_flight: 0\n          touches: {A:",
-            "in_flight: '0' is 0, expected a whole number of at least 1",
+            "in_flight: .0. is 0, expected a whole number",
         ),
         ("on: disk", "on: near", "only drives have pages and requests in flight, 'near' is none"),
         ("tiles: layers", "repeat: 1.5", "repeat: '1.5' is 1.5, expected a whole number"),
