@@ -184,8 +184,8 @@ def test_other_models_follow_without_another_number(model: str) -> None:
     }
     assert times["flexgen-ssd"] > times["instcsd-dense"]
     if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
-        assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(5.9, rel=0.1)
-        assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.82, rel=0.1)
+        assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.25, rel=0.05)
+        assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
 
 
 FLASH: dict[str, tuple[dict[str, float], float, float]] = {
