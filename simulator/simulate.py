@@ -242,6 +242,11 @@ def _evaluated(
     if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
+    if chosen.mapping.plan is not None and chosen.points > _FEW_POINTS:
+        most = _points_at_once(chosen)
+        if chosen.points > most:
+            parts = np.split(np.arange(chosen.points), np.arange(most, chosen.points, most))
+            return [got for at in parts for got in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
         program = build_program(chosen)
         if end_to_end:
@@ -260,6 +265,17 @@ def _evaluated(
 
         result = evaluate_events(program, trace=trace)
     return [(places, result)]
+
+
+_FEW_POINTS = 16
+_MOST_CLASSES = 1 << 16
+
+
+def _points_at_once(chosen: Design) -> int:
+    """Design points of a plan whose tile classes (one for each token, say) stay in the processor's caches together."""
+    ends = [build_program(chosen.at(np.array([point]))) for point in (0, chosen.points - 1)]
+    classes = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
+    return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
 def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

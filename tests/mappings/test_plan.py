@@ -126,6 +126,13 @@ def test_design_points_with_different_numbers_of_tokens_are_those_of_single_ones
         )
 
 
+def test_many_design_points_are_evaluated_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"tokens": np.arange(1, 41), "drives": np.arange(40) % 5 + 1}
+    whole = run(cases).to_dict()
+    monkeypatch.setattr("simulator.simulate._MOST_CLASSES", 32)
+    assert run(cases).to_dict() == whole
+
+
 def test_tiles_follow_the_series_value_by_value() -> None:
     chosen = design(Cascade.parse(CASCADE), Architecture.parse(MACHINE), plan(), None, {"M": 1, "tokens": 3})
     (stream,) = build_program(chosen).phases[0].streams
