@@ -274,7 +274,7 @@ _MOST_CLASSES = 1 << 16
 def _points_at_once(chosen: Design) -> int:
     """Design points of a plan whose tile classes (one for each token, say) stay in the processor's caches together."""
     ends = [build_program(chosen.at(np.array([point]))) for point in (0, chosen.points - 1)]
-    classes = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
+    classes: int = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
     return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
