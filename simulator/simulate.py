@@ -165,16 +165,18 @@ def build_program(chosen: Design) -> TileProgram:
 
 def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
     """The tile program of a design whose mapping is a plan of phases, some of them perhaps over the rows of a trace."""
-    machine = chosen.architecture.evaluate(chosen.settings)
-    given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
-    if chosen.workload is not None and chosen.workload.layers is not None:
-        given["layers"] = chosen.workload.layers
-    given = {**given, **machine.names(), **machine.variables, **chosen.settings}
+    machine, workload = chosen.architecture.evaluate(chosen.settings), chosen.workload
+    sizes: dict[str, Any] = {} if workload is None else {**workload.resolve(chosen.settings)}
+    facts = {} if workload is None else workload.property_values(chosen.settings)
+    if workload is not None and workload.layers is not None:
+        sizes["layers"] = workload.layers
+    given = {**sizes, **machine.names(), **machine.variables, **facts, **chosen.settings}
     own = chosen.mapping.variables
     names = {*given, *own, *chosen.cascade.definitions}
     defaults = {name: each for name, each in chosen.cascade.definitions.items()
                 if name not in given and each.names <= names}  # fmt: skip
-    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in chosen.settings}
+    set_already = {*chosen.settings, *facts}
+    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in set_already}
     given = {name: value for name, value in given.items() if name not in definitions}
     assert chosen.mapping.plan is not None
     try:

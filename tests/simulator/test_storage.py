@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
+from einsum.expressions import Expression
 from explorer.experiment import Experiment, run_experiment
 from simulator.result import Result
 from simulator.simulate import simulate
@@ -223,13 +224,20 @@ def test_memory_of_llm_in_a_flash(row: str, published: float) -> None:
 
 def test_memory_that_a_window_takes_is_the_published_share_of_the_model() -> None:
     """52.1 % of OPT-6.7B with a window of five tokens, 52.93 % of Falcon-7B with four and its larger predictors."""
-    ranks = (28 * 256 + 4 * 1152) / 32
-    for model, settings, published in (
-        ("opt-6.7b", {"held": 240}, 0.521),
-        ("falcon-7b", {"held": 330, "R": ranks}, 0.5293),
-    ):
+    for model, settings, published in (("opt-6.7b", {"held": 240}, 0.521), ("falcon-7b", {}, 0.5293)):
         memory = simulate(mapping="llm-in-a-flash", workload=model, settings={"G": 1, **settings}).memory_bytes
         assert memory["DRAM"]["needed"][0] / memory["ssd"]["needed"][0] == pytest.approx(published, rel=0.01)
+
+
+def test_a_property_of_the_workload_replaces_a_default_and_a_setting_replaces_both() -> None:
+    def reads(workload: Workload, **settings: float) -> float:
+        result = simulate(mapping="instcsd-sparf", workload=workload, settings={"B": 2, "G": 4, **settings})
+        return float(result.traffic_bytes["csd"]["total"]["read"][0])
+
+    plain = Workload.load("opt-13b")
+    close = plain.model_copy(update={"properties": {"clustering": Expression.parse(0.5)}})
+    assert reads(close) == reads(plain, clustering=0.5) < reads(plain)
+    assert reads(close, clustering=0.2) == reads(plain, clustering=0.2)
 
 
 def test_larger_reads_of_a_larger_word_are_faster() -> None:
