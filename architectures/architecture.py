@@ -144,7 +144,9 @@ class Architecture(Description):
                 taken.add(name)
         passed = {*self.memories, *self.links}
         for name, route in self.paths.items():
-            for hop in route.over:
+            for place, hop in enumerate(route.over):
+                if hop in route.over[:place]:
+                    raise SpecError(f"the path passes '{hop}' twice", key=f"paths.{name}.over[{place}]")
                 if hop not in passed:
                     message = f"'{hop}' is neither a link nor a memory{nearest(hop, passed)}"
                     raise SpecError(message, key=f"paths.{name}.over")

@@ -85,11 +85,20 @@ class StageLowering:
             raise SpecError(f"'{expression}' is {spread.min():g}, expected a number of at least 0", key=key)
         return spread
 
+    def whole(self, expression: Expression, key: str, least: int) -> Array:
+        """An expression at every class, (points, classes); SpecError unless they are whole numbers, `least` or more."""
+        found = self.values(expression, key)
+        wrong = (found < least) | (found % 1 != 0)
+        if wrong.any():
+            message = f"'{expression}' is {found[wrong][0]:g}, expected a whole number of at least {least}"
+            raise SpecError(message, key=key)
+        return found
+
     def _steps(self, stage: PlanStage) -> list[Step]:
         active = np.ones(self.shape, dtype=bool) if stage.when is None else self.values(stage.when, "when") != 0
         step = self._work(stage, active)
         waits = [
-            Dependence(self.ends[name], self.values(distance, f"after.{name}"))
+            Dependence(self.ends[name], self.whole(distance, f"after.{name}", 0))
             for name, distance in stage.after.items()
         ]
         if not stage.along:
@@ -281,4 +290,4 @@ def stage_expressions(stages: Sequence[PlanStage]) -> Iterator[Expression]:
             for move in tensors.values():
                 yield from (move.read, move.write, move.pieces)
         for touch in stage.touches.values():
-            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.run, touch.sets)
+            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.clustering, touch.sets)

@@ -182,7 +182,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
-        capacity = peak[:, 0] * latency_s
+        capacity = np.where(latency_s > 0, peak[:, 0] * latency_s, 1.0)  # nothing ran in no time
         by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
     longest = np.argmax(np.stack([time.latency_s for time in times]), axis=0)

@@ -165,16 +165,18 @@ def build_program(chosen: Design) -> TileProgram:
 
 def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
     """The tile program of a design whose mapping is a plan of phases, some of them perhaps over the rows of a trace."""
-    machine = chosen.architecture.evaluate(chosen.settings)
-    given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
-    if chosen.workload is not None and chosen.workload.layers is not None:
-        given["layers"] = chosen.workload.layers
-    given = {**given, **machine.names(), **machine.variables, **chosen.settings}
+    machine, workload = chosen.architecture.evaluate(chosen.settings), chosen.workload
+    sizes: dict[str, Any] = {} if workload is None else {**workload.resolve(chosen.settings)}
+    facts = {} if workload is None else workload.property_values(chosen.settings)
+    if workload is not None and workload.layers is not None:
+        sizes["layers"] = workload.layers
+    given = {**sizes, **machine.names(), **machine.variables, **facts, **chosen.settings}
     own = chosen.mapping.variables
     names = {*given, *own, *chosen.cascade.definitions}
     defaults = {name: each for name, each in chosen.cascade.definitions.items()
                 if name not in given and each.names <= names}  # fmt: skip
-    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in chosen.settings}
+    set_already = {*chosen.settings, *facts}
+    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in set_already}
     given = {name: value for name, value in given.items() if name not in definitions}
     assert chosen.mapping.plan is not None
     try:
@@ -242,6 +244,11 @@ def _evaluated(
     if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
+    if chosen.mapping.plan is not None and chosen.points > _FEW_POINTS:
+        most = _points_at_once(chosen)
+        if chosen.points > most:
+            parts = np.split(np.arange(chosen.points), np.arange(most, chosen.points, most))
+            return [got for at in parts for got in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
         program = build_program(chosen)
         if end_to_end:
@@ -260,6 +267,17 @@ def _evaluated(
 
         result = evaluate_events(program, trace=trace)
     return [(places, result)]
+
+
+_FEW_POINTS = 16
+_MOST_CLASSES = 1 << 16
+
+
+def _points_at_once(chosen: Design) -> int:
+    """Design points of a plan whose tile classes (one for each token, say) stay in the processor's caches together."""
+    ends = [build_program(chosen.at(np.array([point]))) for point in (0, chosen.points - 1)]
+    classes: int = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
+    return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
 def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

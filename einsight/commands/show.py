@@ -41,8 +41,9 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
     package, class_name, drawer = _DRAWN_BY[kind]
     value = getattr(import_module(package), class_name).load(name)
     for variable in settings:
-        if variable not in value.variables:
-            raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, value.variables)}", key="--set")
+        known = {**value.variables, **getattr(value, "properties", {})}
+        if variable not in known:
+            raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, known)}", key="--set")
     draw: Any = import_module(drawer)
     if as_json:
         path = find_spec(kind, name)

@@ -42,8 +42,8 @@ plan:
     rows:
       serial: layer_id
       queries: query_num
-      require:
-        - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
+    require:
+      - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
     stages:
     - stage: load
       on: DRAM
