@@ -92,14 +92,12 @@ def test_a_top_k_wider_than_sixteen_gains_little() -> None:
     assert gains[5] < 1.1
 
 
-def test_power_of_dram_and_sram_is_near_the_published_split() -> None:
+def test_power_of_dram_sram_and_logic_is_near_the_published_split() -> None:
     result = run(released()).to_dict()
     power = {name: energy / result["latency_s"] for name, energy in result["energy_by_component_j"].items()}
     sram = sum(power[name] for name in ("key_sram", "value_sram", "fetch_fifos", "probability_fifo"))
-    assert power["HBM"] == pytest.approx(5.71, rel=0.25)
-    assert sram == pytest.approx(1.24, rel=0.25)
-    # Energies of operations alone, without clock tree, pipeline registers and leakage, stay far below the 1.36 W.
-    assert sum(power.values()) - power["HBM"] - sram < 0.5 * 1.36
+    logic = sum(power.values()) - power["HBM"] - sram
+    assert (power["HBM"], sram, logic) == pytest.approx((5.71, 1.24, 1.36), rel=0.25)
 
 
 def test_in_summarization_products_are_busy_and_keys_are_loaded_once_per_head() -> None:
