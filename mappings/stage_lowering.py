@@ -48,6 +48,7 @@ class RowOrder:
             before = np.cumsum(heads * queries) - heads * queries
             left = np.maximum(limit - before, 0)
             heads = np.minimum(heads, -(-left // np.maximum(queries, 1)))
+            queries = np.minimum(queries, limit)
         row = np.repeat(np.arange(heads.size), heads)
         classes = np.stack([self.first[row], self.other[row]], axis=1).reshape(-1)
         tiles = np.stack([np.ones_like(row), queries[row] - 1], axis=1).reshape(-1)
@@ -100,7 +101,7 @@ def lower_trace(
         peak_per_s=lowering.peaks_per_s(),
         clock_hz=column(machine.clock_hz),
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
-        assumptions=(*pipeline.assumptions, *_notes(pipeline)),
+        assumptions=(*pipeline.assumptions, *_notes(pipeline, machine)),
     )
 
 
@@ -268,10 +269,15 @@ def _check_complete(pipeline: StagePipeline, cascade: Cascade) -> None:
         raise SpecError(f"no stage computes {missing} of cascade '{cascade.name}'", key="pipeline")
 
 
-def _notes(pipeline: StagePipeline) -> tuple[str, ...]:
+def _notes(pipeline: StagePipeline, machine: EvaluatedArchitecture) -> tuple[str, ...]:
     notes = []
-    if any(stage.select for stage in pipeline.stages):
-        notes.append("a top-k takes the mean time of its algorithm over random orders of distinct values")
+    for name in dict.fromkeys(stage.on for stage in pipeline.stages if stage.select is not None):
+        engine = machine.selectors[str(name)]
+        values = "distinct values"
+        if engine.score_deviation is not None:
+            bits, deviation = (f"{np.ravel(each)[0]:g}" for each in (engine.value_bits, engine.score_deviation))
+            values = f"probabilities in {bits} bits, the softmax of normal scores of deviation {deviation}"
+        notes.append(f"{name} takes the mean time of its algorithm over random orders of {values}")
     if pipeline.serial:
         notes.append(
             f"rows that differ in {', '.join(pipeline.serial)} do not overlap; the order of alike ones is free"
