@@ -119,7 +119,7 @@ class Layer:
         self, stage: str, query: int, part: str, busy_s: float, latency_s: float, sources: list[str],
         after: list[tuple[str, int]] | None = None,
     ) -> None:  # fmt: skip
-        """Work on a stream that other stages deliver: it may begin when they turn to this query, and ends after them."""
+        """Work on what other stages deliver: it may begin when they turn to this query, and ends after them."""
         begin = [*(after or []), *((source, 1) for source in sources)]
         self._add(stage + " work", query, part, busy_s, 0.0, begin)
         self._add(stage, query, None, 0.0, latency_s, [(stage + " work", 0), *((source, 0) for source in sources)])
