@@ -15,7 +15,7 @@ from mappings import Mapping, TileProgram
 from mappings.stage_lowering import lower_trace
 from simulator.analytic import evaluate
 from simulator.result import Result
-from simulator.simulate import Design, Settings
+from simulator.simulate import Design, Settings, check_timeline
 from workloads import HeadTrace, Workload
 
 Progress = Callable[[int, int], None]
@@ -50,6 +50,7 @@ def simulate_trace(
     rows = _rows(trace, chosen_workload, given)
     progress(1, 3)
     chosen = Design(_cascade(cascade, plan), machine, plan, chosen_workload, given)
+    check_timeline(timeline, fidelity, chosen.points)
     program = trace_program(chosen, rows)
     progress(2, 3)
     if fidelity == "analytic":
