@@ -103,3 +103,16 @@ def test_the_analytic_time_is_possible(run: list[Row]) -> None:
     found_s = simulated(run, "analytic").to_dict()["latency_s"]
     assert found_s >= sum(layer.lower_bound_s for layer in expected) * (1 - 1e-9)
     assert found_s <= sum(layer.upper_bound_s for layer in expected) * (1 + 1e-9)
+
+
+def test_a_recomputation_holds_up_the_value_side_of_the_queries_behind_it() -> None:
+    plain = Row(0, 0, 64, 400, 400, 80, 6, 6, 16, 4, False, True, 0, 1, 1)
+    run = [plain._replace(again=True), plain]
+    (layer,) = layers(run)
+    played_s = layer.played_s()
+    assert layer.work["softmax", 1].end_s < layer.work["softmax again", 0].end_s
+    for stage in ("select", "load values work", "outputs work"):
+        assert layer.work[stage, 1].start_s > layer.work["softmax again", 0].end_s
+    assert simulated(run, "event").to_dict()["latency_s"] == pytest.approx(played_s, rel=1e-9)
+    once, twice = (simulated([plain] * 12, "event"), simulated([plain._replace(again=True), *[plain] * 11], "event"))
+    assert twice.to_dict()["cycles"] > once.to_dict()["cycles"] + 200

@@ -157,7 +157,7 @@ class Layer:
         return sum(work.busy_s + work.latency_s for work in self.work.values())
 
     def played_s(self) -> float:
-        """When the last stage ends."""
+        """When the last stage ends; every piece of work is given its start and end (play a layer once)."""
         order = {stage: place for place, stage in enumerate(dict.fromkeys(stage for stage, _ in self.work))}
         waiting = sorted(self.work.values(), key=lambda work: (work.query, order[work.stage]))
         free_s: dict[str, float] = {}
