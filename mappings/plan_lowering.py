@@ -88,7 +88,7 @@ def lower_plan(
         peak_per_s={name: peak for name, peak in peaks.items() if name in used},
         clock_hz=column(machine.clock_hz),
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
-        assumptions=(*plan.assumptions, *_notes(plan)),
+        assumptions=(*plan.assumptions, *_notes(plan, machine)),
         footprints=_footprints(plan, machine, definitions, values, points),
     )
 
@@ -284,10 +284,16 @@ def _check_complete(plan: PhasePlan, cascade: Cascade) -> None:
         raise SpecError(f"no stage computes {', '.join(missing)} of cascade '{cascade.name}'", key="plan.phases")
 
 
-def _notes(plan: PhasePlan) -> tuple[str, ...]:
+def _notes(plan: PhasePlan, machine: EvaluatedArchitecture) -> tuple[str, ...]:
     notes = []
-    if any(stage.select for phase in plan.phases for stage in phase.stages):
-        notes.append("a top-k takes the mean time of its algorithm over random orders of distinct values")
+    selecting = [stage.on for phase in plan.phases for stage in phase.stages if stage.select is not None]
+    for name in dict.fromkeys(map(str, selecting)):
+        engine = machine.selectors[name]
+        values = "distinct values"
+        if engine.score_deviation is not None:
+            bits, deviation = (f"{np.ravel(each)[0]:g}" for each in (engine.value_bits, engine.score_deviation))
+            values = f"probabilities in {bits} bits, the softmax of normal scores of deviation {deviation}"
+        notes.append(f"{name} takes the mean time of its algorithm over random orders of {values}")
     for phase in plan.phases:
         if phase.rows is not None and phase.rows.serial:
             columns = ", ".join(phase.rows.serial)

@@ -152,14 +152,12 @@ class StageLowering:
             self.values(each, f"{key}.{side}", active) for side, each in (("read", move.read), ("write", move.write))
         ]
         traffic[memory.name, tensor] = Traffic(*sides)
-        apart = np.maximum(pieces, 1.0)
-        bus_of = replace(
-            memory, channels=column(memory.channels), transaction_bytes=column(memory.transaction_bytes)
-        ).bus_bytes
-        moved = [bus_of(np.where(side > 0, apart, 0.0), side / apart) for side in sides]
+        apart = np.where(pieces > 0, pieces, 1.0)
+        spread = replace(memory, channels=column(memory.channels), transaction_bytes=column(memory.transaction_bytes))
+        fetched = [spread.fetched_bytes(np.where(side > 0, apart, 0.0), side / apart) for side in sides]
         before = bus.get(memory.name, (np.zeros(self.shape), np.zeros(self.shape)))
-        bus[memory.name] = (before[0] + moved[0], before[1] + moved[1])
-        for side, count in zip(("read", "write"), moved, strict=True):
+        bus[memory.name] = (before[0] + spread.bus_bytes(fetched[0]), before[1] + spread.bus_bytes(fetched[1]))
+        for side, count in zip(("read", "write"), fetched, strict=True):
             accesses = count * 8 / column(memory.access_bits)
             actions[memory.name, side] = actions.get((memory.name, side), np.zeros(self.shape)) + accesses
 

@@ -29,7 +29,8 @@ class Move(Model):
     write: Expression = Field(default=Expression.parse(0), description="Bytes written.")
     pieces: Expression = Field(
         default=Expression.parse(1),
-        description="Scattered pieces of equal size that the bytes lie in: each moves in whole transactions.",
+        description="Scattered pieces of equal size that the bytes lie in: each moves in whole transactions. One that "
+        "is shared with other tiles counts in part.",
     )
 
 

@@ -46,6 +46,7 @@ class RowOrder:
             before = np.cumsum(heads * queries) - heads * queries
             left = np.maximum(limit - before, 0)
             heads = np.minimum(heads, -(-left // np.maximum(queries, 1)))
+            queries = np.minimum(queries, limit)
         row = np.repeat(np.arange(heads.size), heads)
         classes = np.stack([self.first[row], self.other[row]], axis=1).reshape(-1)
         tiles = np.stack([np.ones_like(row), queries[row] - 1], axis=1).reshape(-1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
+from simulator.alike import alike
 from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
@@ -30,7 +31,17 @@ class PhaseTime:
 
 def evaluate(program: TileProgram) -> Result:
     """Cost of a tile program at every design point."""
-    return assemble(program, [phase_time(phase, program) for phase in program.phases], "analytic")
+    times: dict[int, PhaseTime] = {}
+    for places, phase, wider in alike(program):
+        found = phase_time(phase, wider)
+        for place, latency_s, bound_by in zip(
+            places,
+            np.split(found.latency_s, len(places)),
+            np.split(np.broadcast_to(found.bound_by, (wider.points,)), len(places)),
+            strict=True,
+        ):
+            times[place] = PhaseTime(latency_s, bound_by)
+    return assemble(program, [times[place] for place in range(len(program.phases))], "analytic")
 
 
 def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:

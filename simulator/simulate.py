@@ -229,12 +229,17 @@ def simulate(
     chosen = design(cascade, architecture, plan, workload, settings)
     if where:
         chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
-    if trace is not None and fidelity != "event":
-        raise SpecError("a trace needs the event simulation: choose fidelity event")
-    if trace is not None and chosen.points > 1:
-        raise SpecError(f"a trace shows one design point, found {chosen.points}")
+    check_timeline(trace, fidelity, chosen.points)
     result = merge_points(_evaluated(chosen, np.arange(chosen.points), end_to_end, fidelity, trace), chosen.points)
     return result.point(0) if chosen.scalar else result
+
+
+def check_timeline(file: str | Path | None, fidelity: str, points: int) -> None:
+    """SpecError if a timeline is asked for, but not of one design point in the event evaluator."""
+    if file is not None and fidelity != "event":
+        raise SpecError("a trace needs the event simulation: choose fidelity event")
+    if file is not None and points > 1:
+        raise SpecError(f"a trace shows one design point, found {points}")
 
 
 def _evaluated(

@@ -14,7 +14,7 @@ from einsum.errors import SpecError, nearest
 from mappings import Mapping, TileProgram
 from simulator.analytic import evaluate
 from simulator.result import Result
-from simulator.simulate import Design, Settings, plan_program
+from simulator.simulate import Design, Settings, check_timeline, plan_program
 from workloads import HeadTrace, Workload
 
 Progress = Callable[[int, int], None]
@@ -49,6 +49,7 @@ def simulate_trace(
     rows = _rows(trace, chosen_workload, given)
     progress(1, 3)
     chosen = Design(_cascade(cascade, plan), machine, plan, chosen_workload, given)
+    check_timeline(timeline, fidelity, chosen.points)
     program = trace_program(chosen, rows)
     progress(2, 3)
     if fidelity == "analytic":

@@ -68,7 +68,7 @@ plan:
 
 def rows(**columns: Any) -> HeadTrace:
     size = max(np.size(value) for value in columns.values())
-    blank = {name: (1.0 if least else 0.0) for name, (least, _) in NUMBERS.items()} | dict.fromkeys(FLAGS, 0.0)
+    blank = {name: float(whole.least > 0) for name, whole in NUMBERS.items()} | dict.fromkeys(FLAGS, 0.0)
     blank |= {"auto_requant_thres": -1.0, "sentence_length_L": 400.0, "head_id": 0.0}
     return HeadTrace.of({name: np.broadcast_to(np.asarray(columns.get(name, value), float), (size,)) * 1.0
                          for name, value in blank.items()}, "trace.csv")  # fmt: skip
