@@ -1,4 +1,4 @@
-"""Arguments and options that several subcommands share: their names, help texts, completion, and how texts become values.
+"""Options that several subcommands share: names, help texts, completion, and how texts become values.
 
 A subcommand about one description or file takes it as its argument; one that puts several together names each by an
 option. `--out` is where files go, `--set` changes a variable, `--json` prints one document.

@@ -27,7 +27,11 @@ _DRAWN_BY = {
 
 @click.command(epilog="Example: einsight show attention-1pass --out attention.svg")
 @click.argument(
-    "words", metavar="[KIND] NAME", nargs=-1, required=True, shell_complete=completion(lambda: [*library_names()(), *KINDS])
+    "words",
+    metavar="[KIND] NAME",
+    nargs=-1,
+    required=True,
+    shell_complete=completion(lambda: [*library_names()(), *KINDS]),
 )
 @set_option
 @out_option("FILE.svg", "Draw it into this file instead.")
