@@ -10,7 +10,7 @@ import numpy as np
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, nearest
+from einsum.errors import EinsightError, SpecError, refuse_unknown
 from mappings import Mapping, TileProgram
 from mappings.stage_lowering import lower_trace
 from simulator.analytic import evaluate
@@ -66,9 +66,7 @@ def trace_program(chosen: Design, rows: HeadTrace) -> TileProgram:
     """The tile program of a trace under a design whose mapping is a pipeline of stages."""
     known = {*chosen.architecture.known_names, *chosen.mapping.known_names}
     known |= chosen.workload.known_names if chosen.workload else frozenset()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, known)
     assert chosen.mapping.pipeline is not None
     try:
         return lower_trace(

@@ -47,10 +47,13 @@ def command(measured: str, architecture: str | None, settings: dict[str, Any], o
 
 def _compare(file: str, architecture: str, out: str | None, settings: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from architectures import Architecture
+    from einsum.errors import refuse_unknown
     from kernels.compare import compare, read_rows, row_document, summarise
 
     rows = read_rows(file)
-    machine = Architecture.load(architecture).evaluate(settings)
+    described = Architecture.load(architecture)
+    refuse_unknown(settings, described.known_names)
+    machine = described.evaluate(settings)
     compared = compare(rows, machine, progress_line("rows"))
     summary = summarise(compared)
     files: tuple[Any, ...] = ()

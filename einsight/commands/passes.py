@@ -29,10 +29,11 @@ def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_jso
     by --set in words, else as expressions of the sizes.
     """
     from einsum import Cascade
+    from einsum.errors import refuse_unknown
     from einsum.passes import analyse_passes
 
     chosen = Cascade.load(cascade)
-    _check_settings(chosen, settings)
+    refuse_unknown(settings, {*chosen.variables, *chosen.parameters})
     parts = {part for partition in chosen.partitions.values() for part in (partition.outer, partition.inner)}
     ranks = [rank] if rank else [name for name in chosen.ranks if name not in parts]
     reports = [analyse_passes(chosen, name) for name in ranks]
@@ -43,15 +44,6 @@ def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_jso
     explained = [report for report in reports if rank or report.passes == most > 1]
     texts = [_explanation(chosen, report, settings) for report in explained]
     click.echo("\n\n".join(texts if rank else [_overview(chosen, reports), *texts]))
-
-
-def _check_settings(cascade: Cascade, settings: dict[str, Setting]) -> None:
-    from einsum.errors import SpecError, nearest
-
-    known = {*cascade.variables, *cascade.parameters}
-    for name in settings:
-        if name not in known:
-            raise SpecError(f"{cascade.name} has no size '{name}'{nearest(name, known)}", key="--set")
 
 
 def _overview(cascade: Cascade, reports: list[PassReport]) -> str:

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 @json_option
 def command(experiment: str, out: str | None, as_json: bool) -> None:
     """Run an experiment file: simulate all of its points, print its tables, compare with its reference values."""
+    from einsum.errors import EinsightError
     from einsum.files import output_folder
     from explorer.experiment import Experiment, run_experiment
 
     spec = Experiment.load(experiment)
     with nullcontext() if out is None else output_folder(out) as folder:
-        outcome = run_experiment(spec, progress_line("simulating"))
+        try:
+            outcome = run_experiment(spec, progress_line("simulating"))
+        except EinsightError as error:
+            raise error.located(file=experiment) from None
         written = _write(spec, outcome, folder) if folder else []
     if as_json:
         print_json(_document(spec, outcome))
