@@ -198,7 +198,7 @@ def _changed(einsum: int, text: Any) -> dict[str, Any]:
         ({"ranks": {"i": "N", "p": "P"}}, "inputs.B: unknown rank 'k'"),
         ({"ranks": {"i": "N", "p": "P +", "k": "K"}}, "ranks.p: expected a number or a name, found the end"),
         ({"ranks": {"i": "N", "p": "p", "k": "K"}}, "'p' names a rank and a size"),
-        ({"ranks": {"i": "N", "p": 0, "k": "K"}}, "ranks.p: the extent of rank 'p' is 0, expected a whole number of at least 1"),
+        ({"ranks": {"i": "N", "p": 0, "k": "K"}}, "ranks.p: the extent of rank 'p' is 0, expected a whole number"),
         ({"ranks": {"i": "N", "p": "2 * W", "k": "K"}, "variables": {"W": -1}}, "the extent 2 * W of rank 'p' is -2"),
         ({"inputs": {"A": ["i", "p"], "B": ["k", "p"], "C": ["p"]}}, "inputs.C: the input 'C' is never used"),
         ({"inputs": {"A": ["i", "p"], "B": ["k", 1]}}, "inputs.B[1]: expected a valid string, found 1"),
