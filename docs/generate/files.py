@@ -76,6 +76,7 @@ def file_page(name: str) -> str:
     example = (ROOT / kind.example).read_text(encoding="utf-8").rstrip()
     parts = [f"# {kind.title}", kind.text]
     parts += [sections(resolve(place)) for place in kind.models] or [_measurement_plan()]
+    parts += [_operations()] if name == "cascade" else []
     parts += ["## Example", f"`{kind.example}`:", f"```yaml\n{example}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -84,6 +85,17 @@ def resolve(place: str) -> Any:
     """The value that `module:name` stands for."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def _operations() -> str:
+    """The functions and reductions of Einsums, with the operation of a unit that each is charged as."""
+    from einsum.body import MAPS, REDUCTIONS
+
+    maps = [f"| `{name}` | {entry.kind} |" for name, entry in MAPS.items()]
+    reductions = [f"| `{name}` | {entry.kind} |" for name, entry in REDUCTIONS.items()]
+    tables = [["| map | operation |", "|---|---|", *maps], ["| reduction | operation |", "|---|---|", *reductions]]
+    text = "Each is one operation of a unit at every point."
+    return "\n\n".join(["## Maps and reductions", text, *("\n".join(table) for table in tables)])
 
 
 def _measurement_plan() -> str:

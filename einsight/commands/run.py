@@ -66,10 +66,11 @@ def _table(spec: Experiment, table: TableSpec, outcome: Outcome) -> str:
         columns.append(Column(spec.title(name), right=numeric))
         cells.append([_cell(spec, name, value) for value in values])
         if name in outcome.references:
-            columns += [Column(_reference_title(spec), right=True), Column("diff", right=True)]
+            columns += [Column(title, right=True, joined=True) for title in (_reference_title(spec), "diff")]
             cells.append([_cell(spec, name, value) for value in points.column(f"{name}_reference").tolist()])
             cells.append([_percent(value) for value in points.column(f"{name}_difference").tolist()])
-    return render_table(columns, [list(row) for row in zip(*cells, strict=True)])
+    keys = next((place for place, name in enumerate(table.columns) if name in spec.columns), 0)
+    return render_table(columns, [list(row) for row in zip(*cells, strict=True)], keys=keys)
 
 
 def _summary(spec: Experiment, outcome: Outcome) -> str:

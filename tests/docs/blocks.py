@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from docs.generate.accuracy import with_table
+
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _BLOCK = re.compile(
@@ -125,6 +127,7 @@ class Runner:
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
             code = main(shlex.split(line)[1:])
         assert code == 0, f"{line}: {err.getvalue()}"
+        assert max(map(len, out.getvalue().splitlines()), default=0) <= 100, f"{line}: wider than a terminal"
         return out.getvalue()
 
 
@@ -214,6 +217,9 @@ def refresh(page: Path) -> Iterator[str]:
                 if new != block.shown.text:
                     text = text.replace(f"```text\n{block.shown.text}```", f"```text\n{new}```")
                     yield f"{page.name}:{block.line}"
+    if with_table(text) != text:
+        text = with_table(text)
+        yield f"{page.name}: the table of accuracy"
     page.write_text(text, encoding="utf-8")
 
 

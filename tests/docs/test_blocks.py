@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate.accuracy import BEGIN, with_table
 from tests.docs.blocks import MAIN_JOB, PAGES, ROOT, Block, Runner, check_command, read_blocks, refreshed, shows
 
 NAMES = [page.name for page in PAGES]
@@ -45,6 +46,12 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         generated = page.parent == ROOT / "docs" and link in GENERATED
         assert "://" in link or generated or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BEGIN in page.read_text(encoding="utf-8")], ids=str)
+def test_the_table_of_accuracy_is_what_is_measured(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert with_table(text) == text, "`make outputs` writes it"
 
 
 def test_the_main_job_of_the_makefile_is_the_one_that_is_tested() -> None:
