@@ -15,7 +15,7 @@ from bounds.pattern import Pattern
 from bounds.reader import score_ranks
 from bounds.report import BoundsReport, Measurement, analyse
 from einsum.cascade import Cascade
-from einsum.errors import SpecError
+from einsum.errors import SpecError, refuse_unknown
 from einsum.evaluation import Name
 from einsum.specfile import list_library
 from einsum.units import parse_quantity
@@ -44,6 +44,8 @@ def run_bounds(
     The settings N (length of sequences) and d (width of heads) stand for several extents, see `complete_sizes`.
     """
     chosen = Cascade.load(cascade) if isinstance(cascade, str) else cascade
+    machine = Architecture.load(architecture).known_names if architecture else frozenset()
+    refuse_unknown(settings, {*chosen.variables, *chosen.parameters, "N", "d", *machine})
     memories = _memories(architecture, settings) if architecture else {}
     if fast_memory is not None or not memories:
         words = parse_memory_sizes(fast_memory or DEFAULT_SIZES, word_bytes)
@@ -78,14 +80,14 @@ def parse_memory_sizes(text: str, word_bytes: float = 2) -> Floats:
     if len(parts) == 1:
         return np.array([_words(part.strip(), word_bytes, text) for part in parts[0].split(",")], float)
     if len(parts) not in (3, 4) or parts[2] not in ("log", "lin") or (parts[2] == "lin" and len(parts) == 3):
-        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="fast-memory")
+        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="--fast-memory")
     low, high = _words(parts[0], word_bytes, text), _words(parts[1], word_bytes, text)
     if high < low:
-        raise SpecError(f"the range '{text}' ends below its start", key="fast-memory")
+        raise SpecError(f"the range '{text}' ends below its start", key="--fast-memory")
     if len(parts) == 3:
         return np.array([low * 2**k for k in range(int(np.floor(np.log2(high / low) + 1e-9)) + 1)], float)
     if not parts[3].isdecimal() or not 2 <= int(parts[3]) <= MOST_SIZES:
-        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="fast-memory")
+        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="--fast-memory")
     spaced = np.geomspace if parts[2] == "log" else np.linspace
     return np.unique(np.round(spaced(low, high, int(parts[3]))))
 
@@ -95,9 +97,9 @@ def _words(text: str, word_bytes: float, whole: str) -> int:
     try:
         words = float(text) if plain else parse_quantity(text, "bytes") / word_bytes
     except SpecError as error:
-        raise SpecError(f"{error.message} in '{whole}'", key="fast-memory") from None
+        raise SpecError(f"{error.message} in '{whole}'", key="--fast-memory") from None
     if words < 1:
-        raise SpecError(f"a fast memory of '{text}' is less than one word", key="fast-memory")
+        raise SpecError(f"a fast memory of '{text}' is less than one word", key="--fast-memory")
     return int(words)
 
 

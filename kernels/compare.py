@@ -17,6 +17,7 @@ import numpy as np
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
 from kernels.predict import TILE, Prediction, predict
@@ -95,7 +96,7 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror or error}", file=file) from None
+        raise SpecError(f"cannot be read: {reason(error)}", file=file) from None
     except UnicodeDecodeError:
         raise SpecError("is not a text file in UTF-8", file=file) from None
     reader = csv.DictReader(io.StringIO(text), strict=True)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
+from einsum.files import reason
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
@@ -145,8 +146,8 @@ def _read_table(rows: Rows, file: str | None) -> Table:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SpecError(f"the table '{rows.file}' cannot be read: {reason}", key="rows.file") from None
+        why = reason(error) if isinstance(error, OSError) else "not UTF-8 text"
+        raise SpecError(f"the table '{rows.file}' cannot be read: {why}", key="rows.file") from None
     header, *body = csv.reader(lines)
     for key in rows.keys:
         if key not in header:

@@ -88,8 +88,7 @@ class PhasePlan(Model):
         default_factory=dict, description="memory or drive -> tensor -> bytes that it has to hold, all copies together."
     )
     assumptions: tuple[str, ...] = Field(default=(), description="What the description takes for granted.")
-    phases: tuple[PlanPhase, ...] = Field(min_length=1)
-    """The phases, in the order in which they run."""
+    phases: tuple[PlanPhase, ...] = Field(min_length=1, description="The phases, in the order in which they run.")
 
     @model_validator(mode="after")
     def _check_names(self) -> PhasePlan:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, join_key, nearest
+from einsum.errors import EinsightError, SpecError, join_key, refuse_unknown
 from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
@@ -56,8 +56,7 @@ class Design:
     def known_names(self) -> set[str]:
         """Every name that a setting may have."""
         known = {*self.architecture.known_names, *self.mapping.known_names, *self.cascade.variables}
-        known |= self.workload.known_names if self.workload else set(self.cascade.parameters)
-        return known
+        return known | {*self.cascade.parameters, *(self.workload.known_names if self.workload else ())}
 
     def at(self, places: NDArray[np.intp]) -> Design:
         """The same design at some of its points."""
@@ -127,10 +126,7 @@ def design(
         workload if workload is None or isinstance(workload, Workload) else Workload.load(workload),
         dict(settings or {}),
     )
-    known = chosen.known_names()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, chosen.known_names())
     given = {*chosen.settings, *chosen.mapping.known_names}
     given |= chosen.workload.known_names if chosen.workload else set()
     missing = [name for name in chosen.cascade.parameters if name not in given]

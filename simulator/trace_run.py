@@ -10,7 +10,7 @@ import numpy as np
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import SpecError, nearest
+from einsum.errors import SpecError, refuse_unknown
 from mappings import Mapping, TileProgram
 from simulator.analytic import evaluate
 from simulator.result import Result
@@ -66,9 +66,7 @@ def trace_program(chosen: Design, rows: HeadTrace) -> TileProgram:
     """The tile program of a trace under a design whose mapping is a plan over its rows."""
     known = {*chosen.architecture.known_names, *chosen.mapping.known_names}
     known |= chosen.workload.known_names if chosen.workload else frozenset()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, known)
     return plan_program(chosen, rows)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     help="The algorithms that the bound holds for: recompute-safe, no-recompute, any-algorithm or schedule-class.",
 )
 @click.option(
-    "--measured", type=FILE, metavar="FILE.csv", help="Columns name, traffic_bytes and fast_memory_bytes to compare with."
+    "--measured", type=FILE, metavar="FILE.csv", help="Columns name, traffic_bytes, fast_memory_bytes to compare with."
 )
 @out_option("DIR", "Write the report into this folder: Markdown, one HTML page and JSON.")
 @json_option

@@ -26,7 +26,8 @@ def _measurements() -> tuple[str, ...]:
 def command(measured: str, architecture: str | None, settings: dict[str, Any], out: str | None, as_json: bool) -> None:
     """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
 
-    MEASURED.csv may also be the name of measurements that come with Einsight (h100-sxm, h200-sxm, ...). Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
+    MEASURED.csv may also be the name of measurements that come with Einsight: h100-sxm, h200-sxm, ... Errors are
+    predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
     place of the CSV lists comparisons: `comparisons: {NAME: {measured: FILE, architecture: NAME}}`.
     """
     from kernels.compare import read_comparisons
@@ -46,10 +47,13 @@ def command(measured: str, architecture: str | None, settings: dict[str, Any], o
 
 def _compare(file: str, architecture: str, out: str | None, settings: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from architectures import Architecture
+    from einsum.errors import refuse_unknown
     from kernels.compare import compare, read_rows, row_document, summarise
 
     rows = read_rows(file)
-    machine = Architecture.load(architecture).evaluate(settings)
+    described = Architecture.load(architecture)
+    refuse_unknown(settings, described.known_names)
+    machine = described.evaluate(settings)
     compared = compare(rows, machine, progress_line("rows"))
     summary = summarise(compared)
     files: tuple[Any, ...] = ()

@@ -22,9 +22,7 @@ MOST_PHASES = 12
 
 
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
-@model_options(
-    cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None
-)
+@model_options(cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None)
 @set_option
 @click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
@@ -39,7 +37,10 @@ MOST_PHASES = 12
     "--trace-file", type=FILE, metavar="FILE.csv", help="Read the counts of a run, head by head, and simulate that run."
 )
 @click.option(
-    "--trace", type=FILE, metavar="FILE.json", help="Write a timeline for Perfetto (fidelity event; Chrome trace format)."
+    "--trace",
+    type=FILE,
+    metavar="FILE.json",
+    help="Write a timeline for Perfetto (Chrome trace format; fidelity event).",
 )
 @json_option
 def command(

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from architectures import Architecture
+from einsum import Cascade
 from mappings import Mapping
 from mappings.program import TileProgram
-from mappings.stage_lowering import lower_trace
 from simulator.alike import alike
 from simulator.analytic import evaluate, phase_time
+from simulator.simulate import Design
+from simulator.trace_run import trace_program
 from workloads import HeadTrace, Workload
 
 TRACE = Path(__file__).parents[2] / "docs/examples/data/gpt2-small-wikitext2.csv"
 
 
 def program(trace: HeadTrace) -> TileProgram:
-    plan = Mapping.load("spatten-pipeline")
-    assert plan.pipeline is not None
-    width = {"topk_parallelism": np.array([1, 16, 64])}
-    return lower_trace(trace, plan.pipeline, plan.variables, Architecture.load("spatten").evaluate(width), {}, 3)
+    mapping = Mapping.load("spatten-pipeline")
+    settings = {"topk_parallelism": np.array([1, 16, 64])}
+    cascade = Cascade.load("attention-spatten")
+    return trace_program(Design(cascade, Architecture.load("spatten"), mapping, None, settings), trace)
 
 
 @pytest.mark.parametrize("trace", [HeadTrace.load(TRACE), Workload.load("bert-base").head_trace({"L": 40})])
