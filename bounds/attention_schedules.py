@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from bounds.pattern import Pattern
 from bounds.staircase import Staircase
-from bounds.tiles import TileSums, breakpoints
+from bounds.tiles import TileSums, breakpoints, thinned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+MOST_SIDES = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def best_schedules(heads: Heads) -> Staircase:
 def _row_tiles(heads: Heads) -> list[Staircase]:
     d, dv, rows = heads.d, heads.dv, heads.rows
     tiles = heads.row_tiles
-    height, width = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    height, width = tiles.sizes[:, None], _across(tiles)
     visits = tiles.visits(width[0])
     streamed = (tiles.needed * (d + dv))[:, None]
     found = []
@@ -91,7 +92,7 @@ def _row_tiles(heads: Heads) -> list[Staircase]:
 def _column_tiles(heads: Heads) -> list[Staircase]:
     d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
     tiles = heads.column_tiles
-    width, height = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    width, height = tiles.sizes[:, None], _across(tiles)
     visits = tiles.visits(height[0])
     needed = tiles.needed[:, None]
     shorter = np.minimum(height, width)
@@ -112,7 +113,7 @@ def first_phase(heads: Heads) -> Staircase:
     height, width = by_rows.sizes, by_columns.sizes
     q_held = _single("Q resident", height, height * (d + 1) + 2, rows * d + d * by_rows.needed + pairs)
     k_held = _single("K resident", width, width * (d + 1) + 2, columns * d + d * by_columns.needed + pairs)
-    across = breakpoints(int(by_rows.largest.max()))[None, :]
+    across = _across(by_rows)
     space = height[:, None] * across + np.minimum(height[:, None], across) + 2
     words = by_rows.visits(across[0]) * d + (d * by_rows.needed)[:, None] + pairs
     return Staircase.merged([q_held, k_held, _pairs("S tiles", height[:, None], across, space, words)])
@@ -148,6 +149,11 @@ def _ring(heads: Heads) -> Staircase:
     d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
     length = np.array([ring_length(heads.pattern)])
     return _single("ring", length, length * (d + dv + 1) + 3, np.array([(rows + columns) * (d + dv)]))
+
+
+def _across(tiles: TileSums) -> Ints:
+    """The second side of tiles; all sizes that matter up to 65,536 columns, the others spaced evenly."""
+    return thinned(breakpoints(int(tiles.largest.max())), MOST_SIDES)[None, :]
 
 
 def _held(**held: int) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bounds.problem import Access, Problem, Statement
 from bounds.staircase import Staircase
-from bounds.tiles import breakpoints
+from bounds.tiles import breakpoints, thinned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -150,7 +150,7 @@ def product_schedules(problem: Problem, statement: Statement) -> Staircase | Non
     loops = list(tiling.extents)
     sizes = [breakpoints(tiling.extents[loop]) for loop in loops]
     most = max(2, int(MOST_TILINGS ** (1 / max(1, sum(size.size > 1 for size in sizes)))))
-    sizes = [_thinned(size, most) for size in sizes]
+    sizes = [thinned(size, most) for size in sizes]
     grid = dict(zip(loops, np.meshgrid(*sizes, indexing="ij", sparse=True), strict=True))
     parts = []
     for order in tiling.orders():
@@ -174,11 +174,3 @@ def _describe(statement: Statement, order: Order, loops: list[str], sizes: list[
         )
 
     return describe
-
-
-def _thinned(sizes: Ints, most: int) -> Ints:
-    """At most `most` of the sizes, evenly spaced in their logarithm, the smallest and the largest among them."""
-    if sizes.size <= most:
-        return sizes
-    at = np.searchsorted(sizes, np.geomspace(sizes[0], sizes[-1], most) * (1 - 1e-9))
-    return np.unique(sizes[np.minimum(at, sizes.size - 1)])

@@ -14,6 +14,15 @@ from bounds import Measurement, analyse, parse_memory_sizes, run_bounds, verify
 from einsum import Cascade, SpecError
 
 SIZES = {"B": 1, "H": 2, "P": 256, "M": 256, "E": 32, "F": 32}
+PRUNED = Cascade.parse(
+    """
+    cascade: pruned
+    ranks: {p: P, m: M, e: E, f: F}
+    inputs: {Q: [p, e], K: [m, e], V: [m, f], KEEP: [p, m]}
+    outputs: [AV]
+    einsums: ["QK[p,m] = Q[p,e] * K[m,e]", "AV[p,f] = QK[p,m] * V[m,f] where KEEP[p,m]"]
+    """
+)
 NAMED = ("flash-attention-1", "flash-attention-2", "flat", "unfused")
 
 
@@ -150,7 +159,7 @@ def test_a_memory_too_small_says_how_much_is_needed() -> None:
     with pytest.raises(SpecError, match=r"a fast memory of 5 words is too small.* is 6 words"):
         analyse("attention-3pass", SIZES, [5.0, 100.0])
     with pytest.raises(SpecError, match=r"multiplication of .* is 3 words"):
-        analyse("transformer-layer", SIZES | {"D": 8, "S": 8}, [2.0])
+        analyse(PRUNED, {"P": 6, "M": 7, "E": 3, "F": 2}, [2.0])
 
 
 @pytest.mark.parametrize(
