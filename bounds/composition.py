@@ -66,7 +66,9 @@ def _all_resident(problem: Problem, groups: list[tuple[Statement, ...]]) -> Stai
     """Each input is loaded once, each output stored once; what lies between stays, but for one row of scores."""
     space = []
     for at, group in enumerate(groups):
-        held = sum(problem.classes[name].elements * problem.classes[name].width for name in held_at(problem, groups, at))
+        held = sum(
+            problem.classes[name].elements * problem.classes[name].width for name in held_at(problem, groups, at)
+        )
         widest = max(problem.classes[a.tensor].width for s in group for a in (*s.operands, s.output))
         if len(group) > 1:
             scores, column = group[0].output, group[1].reduced
@@ -109,7 +111,11 @@ def groups_of(problem: Problem) -> list[tuple[Statement, ...]]:
     for second in problem.statements:
         for access in second.operands:
             makers = problem.producers(access)
-            if len(makers) != 1 or problem.consumers(access.tensor) != (second,) or {makers[0].name, second.name} & taken:
+            if (
+                len(makers) != 1
+                or problem.consumers(access.tensor) != (second,)
+                or {makers[0].name, second.name} & taken
+            ):
                 continue
             if isinstance(heads_of(group_problem(problem, (makers[0], second))), Heads):
                 cores[second.name] = (makers[0], second)

@@ -130,7 +130,15 @@ def _star(problem: Problem, scores: str, loops: tuple[str, ...], others: list[li
     if not simple or not (words["row output"] and words["column output"]):
         return None
     live = sum(s.output.tensor == scores for s in problem.statements)
-    return Star(heads, *words.values(), scalars=len(outside), live=live)
+    return Star(
+        heads,
+        row_in=words["row input"],
+        row_out=words["row output"],
+        column_in=words["column input"],
+        column_out=words["column output"],
+        scalars=len(outside),
+        live=live,
+    )
 
 
 def _heads(problem: Problem, batch: set[str], rows: frozenset[str], columns: frozenset[str]) -> Heads | None:

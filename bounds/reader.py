@@ -26,6 +26,7 @@ from einsum.conditions import Comparison, Kept
 from einsum.einsum import Einsum
 from einsum.errors import SpecError
 
+
 def read_problem(
     cascade: Cascade, env: Mapping[str, Any], mask: str | Pattern | None = None, word_bytes: float = 2
 ) -> Problem:
@@ -35,6 +36,18 @@ def read_problem(
     finds no scores, or when two masks cannot be joined.
     """
     return _Reader(cascade, cascade.environment(env), cascade.extents(env), word_bytes).problem(mask)
+
+
+def same_problem(one: Cascade, other: Cascade, env: Mapping[str, Any]) -> bool:
+    """Whether two cascades have the same number of multiplications and the same inputs and outputs, by size."""
+    found = []
+    for cascade in (one, other):
+        problem = read_problem(
+            cascade, {k: v for k, v in env.items() if k in {*cascade.parameters, *cascade.variables}}
+        )
+        ends = sorted(v.elements for v in problem.classes.values() if v.kind in ("input", "output"))
+        found.append((sum(problem.volume(s.loops) for s in problem.statements), ends))
+    return found[0] == found[1]
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
         if access.tensor in made
     }
     if not any(len(problem.classes[name].members) > 1 for name in scores):
-        raise SpecError(f"N and d are sizes of an attention, and {cascade.name} maps no scores: give its own sizes")
+        raise SpecError(f"N and d are sizes of an attention, and {cascade.name} maps no scores")
     widths: dict[str, None] = {}
     for statement in problem.statements:
         touched = {statement.output.tensor, *(access.tensor for access in statement.operands)}

@@ -75,7 +75,8 @@ def run_core(part, text: str, slow: dict, capacity: float) -> tuple[dict, int]:
     out = [loop for loop in second.output.loops if loop not in batch and loop not in rows]
     for at in cartesian(*(range(part.extents[loop]) for loop in batch)):
 
-        def words_of(access, down, across, fixed=dict(zip(batch, at, strict=True))) -> list[list[tuple]]:  # noqa: B008
+        def words_of(access, down, across, at=at) -> list[list[tuple]]:
+            fixed = dict(zip(batch, at, strict=True))
             spans = [range(part.extents[loop]) for loop in (*down, *across)]
             points = [{**fixed, **dict(zip((*down, *across), x, strict=True))} for x in cartesian(*spans)]
             found = [(access.tensor, *(point[loop] for loop in access.loops)) for point in points]
@@ -92,7 +93,9 @@ def run_core(part, text: str, slow: dict, capacity: float) -> tuple[dict, int]:
             FAMILIES[family](attention, numbers[0], numbers[-1])
         words += attention.machine.words
         made = words_of(second.output, rows, out)
-        slow |= {w: x for line, own in zip(made, attention.result(), strict=True) for w, x in zip(line, own, strict=True)}
+        slow |= {
+            w: x for line, own in zip(made, attention.result(), strict=True) for w, x in zip(line, own, strict=True)
+        }
     return slow, words
 
 
