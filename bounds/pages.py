@@ -35,7 +35,8 @@ td.misfit { color: #9aa7b4; }
 td.alarm { color: #c0392b; font-weight: 600; }
 figure { margin: 1.6rem 0; } svg { width: 100%; height: auto; }
 .note { color: #5b6b7c; max-width: 60em; }
-details { margin: .35rem 0; } summary { cursor: pointer; } pre { background: #f3f6f9; padding: 8px; white-space: pre-wrap;
+details { margin: .35rem 0; } summary { cursor: pointer; }
+pre { background: #f3f6f9; padding: 8px; white-space: pre-wrap;
  overflow-wrap: anywhere; font-size: 11.5px; }
 """
 Cell = tuple[str, str]
