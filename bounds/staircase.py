@@ -27,7 +27,7 @@ class Staircase:
         space, moved = np.ravel(np.asarray(footprint, float)), np.ravel(np.asarray(words, float))
         order = np.lexsort((moved, space))
         least = np.minimum.accumulate(moved[order])
-        kept = order[np.concatenate([[True], moved[order][1:] < least[:-1]])]
+        kept = order[np.concatenate([[True], moved[order][1:] < least[:-1]])[: order.size]]
         return cls(space[kept], moved[kept], kept.astype(np.int64), describe)
 
     @classmethod

@@ -76,6 +76,13 @@ class TileSums:
         rows = np.minimum(tile, self.rows - starts)
         return rows, self.weight * self.pattern.columns_of_rows(*repeated(starts, self.rows, self.group))
 
+    def overlaps(self, tile: int) -> Ints:
+        """Needed columns that each tile of the given size shares with the next one."""
+        starts = np.arange(0, self.rows, tile, dtype=np.int64)
+        first, past = repeated(starts, self.rows, self.group)
+        needs = self.pattern.columns_of_rows(first, past)
+        return self.weight * (needs[:-1] + needs[1:] - self.pattern.columns_of_rows(first[:-1], past[1:]))
+
     @cached_property
     def _distinct(self) -> list[tuple[Ints, Ints, Ints]]:
         """For each size: the distinct needs, how many tiles have them, how many rows these tiles have."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     default="",
     metavar="NAMES",
     help="Schedules to count as well, joined by commas: flash-attention-1, flash-attention-2 (or with -paper), flat, "
-    "unfused, mapper, or mapping files.",
+    "tiling, unfused, mapper, or mapping files.",
 )
 @click.option("--mapping", "mappings", multiple=True, metavar="FILE", help="A mapping of your own to count as well.")
 @click.option(

@@ -18,7 +18,7 @@ from einsum import Cascade
 from einsum.interpreter import run
 from tests.bounds.attention_runs import Attention
 from tests.bounds.machine import Machine
-from tests.bounds.test_attention_schedules import FAMILIES, _phases
+from tests.bounds.test_attention_schedules import run_described
 from tests.bounds.test_product_schedules import execute
 from tests.bounds.traces import word_addresses
 
@@ -87,10 +87,7 @@ def run_core(part, text: str, slow: dict, capacity: float) -> tuple[dict, int]:
         q, k, v = (np.array([[slow[word] for word in line] for line in words_of(*side)]) for side in sides)
         keep = [heads.pattern.row(i // heads.group) for i in range(heads.rows)]
         attention = Attention(q, k, v, keep, capacity, plain=heads.statistics == 0)
-        for phase in _phases(text):
-            family, _, tile = phase.rpartition(" ")
-            numbers = [int(n) for n in tile.split("x")]
-            FAMILIES[family](attention, numbers[0], numbers[-1])
+        run_described(attention, text)
         words += attention.machine.words
         made = words_of(second.output, rows, out)
         slow |= {
