@@ -66,7 +66,7 @@ def _two_levels(cascade: Cascade, capacity_bytes: int, word_bytes: float) -> Arc
             "architecture": "two-levels",
             "clock": "1 GHz",
             "word_bits": 8 * word_bytes,
-            "memories": {"slow": {"bandwidth": "1 GB/s", **memory}, "fast": {"capacity": capacity_bytes, **memory}},
+            "memories": {"DRAM": {"bandwidth": "1 GB/s", **memory}, "fast": {"capacity": capacity_bytes, **memory}},
             "units": {
                 "element": {"dims": {"lanes": 1}, "ops": {kind: {"cycles": 1, "energy": "1 pJ"} for kind in kinds}}
             },
