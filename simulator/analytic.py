@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
-from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
+from simulator.critical_path import TilePaths, recurrence_s, tile_alone_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
 
@@ -70,7 +70,7 @@ def _one_by_one_s(phase: Phase, points: int) -> Array:
         return np.full(points, np.inf)
     total = np.zeros(points)
     for stream in phase.streams:
-        total = total + _total(tile_latency_s(stream), stream) * _points(stream.instances, points)
+        total = total + _total(tile_alone_s(stream), stream) * _points(stream.instances, points)
     return total
 
 

@@ -134,6 +134,33 @@ def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
     return np.asarray(np.maximum.reduce([np.zeros(_shape(stream)), *ends]), dtype=np.float64)
 
 
+def tile_alone_s(stream: Stream) -> Array:
+    """Seconds of a tile that runs alone, each resource serving one step at a time, (points, classes).
+
+    Steps are taken in the order of their dependences. Where that order differs between points, they run one by one.
+    """
+    busy, latency = step_times_s(stream)
+    shape = _shape(stream)
+    before: dict[int, list[tuple[int, NDArray[np.bool_]]]] = {step: [] for step in range(len(busy))}
+    for (first, then), distance in _shortest_distances(stream).items():
+        if (distance == 0).any():
+            before[then].append((first, distance == 0))
+    try:
+        order = list(TopologicalSorter({then: [first for first, _ in into] for then, into in before.items()}).static_order())
+    except CycleError:
+        return np.add.reduce([np.zeros(shape), *busy, *latency])
+    ends = [np.zeros(shape) for _ in busy]
+    free: dict[str | None, Array] = {}
+    for step in order:
+        start = np.maximum.reduce([np.zeros(shape), *(np.where(inside, ends[first], 0.0) for first, inside in before[step])])
+        resource = stream.steps[step].resource
+        if resource is not None:
+            start = np.where(busy[step] > 0, np.maximum(start, free.get(resource, 0.0)), start)
+            free[resource] = np.maximum(free.get(resource, 0.0), np.where(busy[step] > 0, start + busy[step], 0.0))
+        ends[step] = start + busy[step] + latency[step]
+    return np.maximum.reduce([np.zeros(shape), *ends])
+
+
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
     """Busy and latency seconds of every step, each broadcasting to (points, classes).
 

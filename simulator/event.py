@@ -125,7 +125,10 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
-    streams = [[PointStream.build(each, program, point) for each in phase.streams] for phase in program.phases]
+    streams = [
+        [PointStream.build(each, program, point, len(phase.streams) == 1) for each in phase.streams]
+        for phase in program.phases
+    ]
     sizes = [sum(each.tile_steps for each in phase) for phase in streams]
     budgets = _share_out(max_tile_steps, sizes)
     timings, assumptions = [], []

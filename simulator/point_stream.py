@@ -39,7 +39,7 @@ class PointStream:
     only_class: int | None = None
 
     @classmethod
-    def build(cls, stream: Stream, program: TileProgram, point: int) -> PointStream:
+    def build(cls, stream: Stream, program: TileProgram, point: int, alone: bool = True) -> PointStream:
         """Reduce `stream` to design point `point`; EinsightError where a number makes no sense."""
         points, classes = program.points, np.shape(stream.counts)[-1]
         busy, latency = (
@@ -67,7 +67,7 @@ class PointStream:
             )
         copies = {name: copies_of(program.resources, stream, name, points, point) for name in resource_names(stream)}
         units, slots = max(copies.values(), default=1), min(slots, max(instances, 1))
-        pipeline = _pipeline(stream, busy, latency, edges, counts, {n: min(instances, units * slots) // c for n, c in copies.items()})
+        pipeline = _pipeline(stream, busy, latency, edges, counts, {n: min(instances, units * slots) // c for n, c in copies.items()}, alone)
         built = cls(stream, point, busy, latency, edges, counts, instances, slots, units, pipeline)
         return built._simplified()
 
@@ -111,12 +111,13 @@ class PointStream:
 
 
 def _pipeline(
-    stream: Stream, busy_s: Array, latency_s: Array, edges: Sequence[tuple[int, int, int]], counts: Array, sharing: Mapping[str, int]
+    stream: Stream, busy_s: Array, latency_s: Array, edges: Sequence[tuple[int, int, int]], counts: Array, sharing: Mapping[str, int], alone: bool,
 ) -> SoftwarePipeline:
     """The software pipeline of the mean tile."""
+    strict = alone and np.count_nonzero(counts) < 2 and max(sharing.values(), default=1) <= 1
     share = counts / max(float(counts.sum()), 1.0)
     names = [step.resource for step in stream.steps]
-    return software_pipeline(busy_s @ share, latency_s @ share, names, edges, [max(sharing.get(str(n), 1), 1) for n in names])
+    return software_pipeline(busy_s @ share, latency_s @ share, names, edges, [max(sharing.get(str(n), 1), 1) for n in names], strict)
 
 
 def copies_of(resources: Mapping[str, Resource], stream: Stream, name: str, points: int, point: int) -> int:

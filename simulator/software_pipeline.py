@@ -60,7 +60,8 @@ class SoftwarePipeline:
 
 
 def software_pipeline(
-    busy_s: Array, latency_s: Array, resources: Sequence[str | None], edges: Sequence[Edge], sharing: Sequence[int]
+    busy_s: Array, latency_s: Array, resources: Sequence[str | None], edges: Sequence[Edge], sharing: Sequence[int],
+    strict: bool = True,
 ) -> SoftwarePipeline:
     """Order the steps of a stream for the shortest interval between its tiles.
 
@@ -77,7 +78,7 @@ def software_pipeline(
     scale = bound_s or 1.0
     problem = Problem.of(busy_s / scale, latency_s / scale, resources, edges)
     plan = problem.shortest()
-    slack = problem.slack(plan.interval)
+    slack = np.zeros(busy_s.size) if strict else problem.slack(plan.interval)
     return SoftwarePipeline.of_plan(plan.starts * scale, slack * scale, plan.interval * scale, bound_s)
 
 
@@ -217,7 +218,8 @@ class Problem:
         for first, then, distance in self.edges:
             if first == then:
                 around[first, first] = max(around[first, first], self.delay[first] - interval * distance)
-        return np.asarray(-around.max(axis=1))
+        together = (around > NO_PATH / 2).sum(axis=1)
+        return np.asarray(-around.max(axis=1) / np.maximum(together, 1))
 
     def _settle(self, node: Node, interval: float) -> Node | None:
         """Decide every pair that has one alternative left; None when a pair has none."""
