@@ -213,7 +213,7 @@ def _enqueue(lanes: Records, actors: Records, servers: Records, ready: Int64, si
     server = actors[actor]["server"]
     actors[actor]["is_queued"] = 1
     age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"] + actors[actor]["stage"]
-    key = age * actors.size + actors[actor]["rank"]
+    key = int(age * lanes[actors[actor]["lane"]]["pace"]) * actors.size + actors[actor]["rank"]
     first, index = servers[server]["ready0"], servers[server]["queued"]
     servers[server]["queued"] = index + 1
     while index > 0:
