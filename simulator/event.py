@@ -46,6 +46,7 @@ from simulator.analytic import PhaseTime, assemble
 from simulator.event_run import Run
 from simulator.event_tables import Limit
 from simulator.extrapolation import extrapolate_phase
+from simulator.grid_events import clock_stretch, with_explicit_grids
 from simulator.point_stream import PointStream, at_point
 from simulator.result import Result
 
@@ -125,6 +126,7 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
+    program = with_explicit_grids(program)
     streams = [
         [PointStream.build(each, program, point, len(phase.streams) == 1) for each in phase.streams]
         for phase in program.phases
@@ -155,6 +157,7 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
+    program = with_explicit_grids(program)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]
@@ -200,9 +203,10 @@ def _simulate_phase(
         run, latencies, simulated = found.run, list(found.stream_latency_s), found.simulated_tile_steps
         busy = _whole_busy_s(streams, run.layout.resources)
         remarks.append(f"event evaluator, phase '{phase.name}': {found.remark}")
+    latency_s = max(latencies, default=0.0)
     timing = PhaseTiming(
         name=phase.name,
-        latency_s=max(latencies, default=0.0),
+        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program),
         repeat=at_point(phase.repeat, program.points, point),
         stream_latency_s=tuple(latencies),
         busy_s=busy,
