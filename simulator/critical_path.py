@@ -195,6 +195,20 @@ def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
     return found
 
 
+def path_distances(stream: Stream) -> Array:
+    """[a, b] tiles between step a and the nearest step b that waits for it, over others too; infinite when none does.
+
+    (steps, steps). Where distances differ between design points, the shortest counts.
+    """
+    steps = len(stream.steps)
+    nearest_tile = np.full((steps, steps), np.inf)
+    for (first, then), distance in _shortest_distances(stream).items():
+        nearest_tile[first, then] = float(np.min(distance))
+    for middle in range(steps):
+        np.minimum(nearest_tile, nearest_tile[:, middle, None] + nearest_tile[middle], out=nearest_tile)
+    return nearest_tile
+
+
 def _shortest_distances(stream: Stream) -> dict[tuple[int, int], Array]:
     """The shortest distance between each two dependent steps. For tiles of one class it implies the longer ones."""
     found: dict[tuple[int, int], Array] = {}

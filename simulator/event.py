@@ -126,16 +126,16 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
-    program = with_explicit_grids(program)
+    explicit = with_explicit_grids(program)
     streams = [
-        [PointStream.build(each, program, point, len(phase.streams) == 1) for each in phase.streams]
-        for phase in program.phases
+        [PointStream.build(each, explicit, point, len(phase.streams) == 1) for each in phase.streams]
+        for phase in explicit.phases
     ]
     sizes = [sum(each.tile_steps for each in phase) for phase in streams]
     budgets = _share_out(max_tile_steps, sizes)
     timings, assumptions = [], []
     for phase, built, budget in zip(program.phases, streams, budgets, strict=True):
-        timing, remarks = _simulate_phase(phase, built, program, point, budget, record)
+        timing, remarks = _simulate_phase(phase, built, explicit, point, budget, record)
         timings.append(timing)
         assumptions += remarks
     busy: dict[str, float] = {}
@@ -157,14 +157,13 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
-    program = with_explicit_grids(program)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]
     if trace is not None:
         from simulator.trace import write_trace
 
-        write_trace(trace, found[0], program)
+        write_trace(trace, found[0], with_explicit_grids(program))
     times = [
         PhaseTime(
             np.array([result.phases[index].latency_s * result.phases[index].repeat for result in found]),
