@@ -172,8 +172,9 @@ def _interval_s(stream: Stream) -> Array:
     for step in stream.steps:
         if step.resource is not None:
             work[step.resource] = work.get(step.resource, np.zeros(1)) + _total(step.busy_s, stream)
-    longest = np.maximum.reduce(np.broadcast_arrays(np.sum(recurrence_s(stream) * stream.counts, axis=1), *work.values()))
-    return np.maximum(longest / np.maximum(stream.counts.sum(axis=1), 1.0), np.finfo(float).tiny)
+    recurrent = np.sum(recurrence_s(stream) * stream.counts, axis=1)
+    longest = np.maximum.reduce(np.broadcast_arrays(recurrent, *work.values()))
+    return np.asarray(np.maximum(longest / np.maximum(stream.counts.sum(axis=1), 1.0), np.finfo(float).tiny))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:

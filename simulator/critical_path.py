@@ -146,19 +146,22 @@ def tile_alone_s(stream: Stream) -> Array:
         if (distance == 0).any():
             before[then].append((first, distance == 0))
     try:
-        order = list(TopologicalSorter({then: [first for first, _ in into] for then, into in before.items()}).static_order())
+        graph = {then: [first for first, _ in into] for then, into in before.items()}
+        order = list(TopologicalSorter(graph).static_order())
     except CycleError:
-        return np.add.reduce([np.zeros(shape), *busy, *latency])
+        return np.asarray(np.add.reduce(np.broadcast_arrays(np.zeros(shape), *busy, *latency)))
     ends = [np.zeros(shape) for _ in busy]
     free: dict[str | None, Array] = {}
     for step in order:
-        start = np.maximum.reduce([np.zeros(shape), *(np.where(inside, ends[first], 0.0) for first, inside in before[step])])
-        resource = stream.steps[step].resource
+        start = np.zeros(shape)
+        for first, inside in before[step]:
+            np.maximum(start, np.where(inside, ends[first], 0.0), out=start)
+        resource, runs = stream.steps[step].resource, busy[step] > 0
         if resource is not None:
-            start = np.where(busy[step] > 0, np.maximum(start, free.get(resource, 0.0)), start)
-            free[resource] = np.maximum(free.get(resource, 0.0), np.where(busy[step] > 0, start + busy[step], 0.0))
+            start = np.where(runs, np.maximum(start, free.get(resource, np.zeros(shape))), start)
+            free[resource] = np.where(runs, start + busy[step], free.get(resource, 0.0))
         ends[step] = start + busy[step] + latency[step]
-    return np.maximum.reduce([np.zeros(shape), *ends])
+    return np.asarray(np.maximum.reduce([np.zeros(shape), *ends]))
 
 
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:

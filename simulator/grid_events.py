@@ -117,7 +117,8 @@ def _groups(stream: Stream) -> Iterator[list[_Slot]]:
         form = tuple((step.resource, _runs_ahead(step), bool(step.traffic), _stores(step)) for step in steps)
         if form not in groups:
             groups[form] = [
-                _Slot(step.name, step.resource, np.zeros((1, classes + 1)), np.zeros((1, classes + 1))) for step in steps
+                _Slot(step.name, step.resource, np.zeros((1, classes + 1)), np.zeros((1, classes + 1)))
+                for step in steps
             ]
         for slot, step in zip(groups[form], steps, strict=True):
             slot.busy[0, kind] = np.asarray(step.busy_s)[0, kind]
@@ -134,8 +135,9 @@ def _runs_ahead(step: Step) -> float:
 def _loop(slots: Sequence[_Slot], resources: Mapping[str, Resource], in_flight: int, teams: int) -> list[Step]:
     """The steps of a group of loops with all that they wait for."""
     made: list[Step] = []
-    turn = (Dependence(TILE, in_flight), Dependence(BEGUN))
-    computed, loaded, way = turn, [], []
+    computed: tuple[Dependence, ...] = (Dependence(TILE, in_flight), Dependence(BEGUN))
+    loaded: list[Dependence] = []
+    way: list[Step] = []
     for slot in slots:
         first = next(iter(slot.original.values()))
         step = Step(slot.name, slot.resource, slot.busy / teams, slot.latency, (), first.traffic)
@@ -144,7 +146,9 @@ def _loop(slots: Sequence[_Slot], resources: Mapping[str, Resource], in_flight: 
             way.append(step)
         elif first.traffic:
             ahead = _runs_ahead(first)
-            before = (Dependence(TILE, int(ahead) * teams), Dependence(BEGUN)) if ahead else computed
+            before = computed
+            if ahead:
+                before = (Dependence(TILE, int(ahead) * teams), Dependence(BEGUN))
             for stop in (*way, step):
                 made.append(replace(stop, after=before))
                 before = (Dependence(stop.name),)

@@ -278,7 +278,10 @@ class Reference:
     def __init__(self, program: TileProgram) -> None:
         (self.phase,) = program.phases
         self.resources = program.resources
-        self.pipelines = [PointStream.build(stream, program, 0, len(self.phase.streams) == 1).pipeline for stream in self.phase.streams]
+        self.pipelines = [
+            PointStream.build(stream, program, 0, len(self.phase.streams) == 1).pipeline
+            for stream in self.phase.streams
+        ]
         self.ends: dict[tuple[int, int, int, int], float] = {}  # (stream, instance, tile, step) -> end
         self.releases: dict[tuple[int, int, int, int], float] = {}
         self.busy_until: dict[object, float] = {}
