@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -16,8 +16,22 @@ from einsight.table import Column, render_fields, render_table
 @click.option("--architecture", metavar="NAME", help="The GPU: a library name or a YAML file.")
 @click.option("--out", metavar="DIR", help="Write a table, a page and charts into this folder.")
 @set_option
+@click.option(
+    "--fidelity",
+    type=click.Choice(["analytic", "event"]),
+    default="analytic",
+    show_default=True,
+    help="A queueing network, or a simulation of every tile (about a second for each row).",
+)
 @json_option
-def command(measured: str, architecture: str | None, out: str | None, settings: dict[str, Any], as_json: bool) -> None:
+def command(
+    measured: str,
+    architecture: str | None,
+    out: str | None,
+    settings: dict[str, Any],
+    fidelity: Literal["analytic", "event"],
+    as_json: bool,
+) -> None:
     """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
 
     Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
@@ -31,20 +45,27 @@ def command(measured: str, architecture: str | None, out: str | None, settings: 
         folder = None if out is None else f"{out}/{name}" if name else out
         if len(runs) > 1 and not as_json:
             click.echo(f"{name}\n")
-        documents[name] = _compare(file, machine, folder, settings, as_json)
+        documents[name] = _compare(file, machine, folder, settings, fidelity, as_json)
         if len(runs) > 1 and not as_json:
             click.echo()
     if as_json:
         print_json(documents if any(documents) else documents[""])
 
 
-def _compare(file: str, architecture: str, out: str | None, settings: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _compare(
+    file: str,
+    architecture: str,
+    out: str | None,
+    settings: dict[str, Any],
+    fidelity: Literal["analytic", "event"],
+    quiet: bool,
+) -> dict[str, Any]:
     from architectures import Architecture
     from kernels.compare import compare, read_rows, row_document, summarise
 
     rows = read_rows(file)
     machine = Architecture.load(architecture).evaluate(settings)
-    compared = compare(rows, machine, progress_line("rows"))
+    compared = compare(rows, machine, progress_line("rows"), fidelity)
     summary = summarise(compared)
     files: tuple[Any, ...] = ()
     if out is not None:
