@@ -162,17 +162,18 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
+    explicit = with_explicit_grids(program)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]
     if trace is not None:
         from simulator.trace import write_trace
 
-        write_trace(trace, found[0], with_explicit_grids(program))
+        write_trace(trace, found[0], explicit)
     times = [
         PhaseTime(
             np.array([result.phases[index].latency_s * result.phases[index].repeat for result in found]),
-            np.array([_bound_by(program, point, result.phases[index]) for point, result in enumerate(found)]),
+            np.array([_bound_by(explicit, point, result.phases[index]) for point, result in enumerate(found)]),
         )
         for index in range(len(program.phases))
     ]
