@@ -137,12 +137,18 @@ class Candidates:
     def schedule(
         self, start: int, end: int, level: str, share: float, space: Space, tag: str = ""
     ) -> RunSchedule | None:
-        """The best schedule of a run on a share of a level."""
+        """The best schedule of a run on a share of a level: that on all of it, where it fits into the share."""
         key = start, end, level, share, tag, space.buffers
         if key not in self._schedules:
             run = self.run(start, end)
             capacity = float(self.problem.machine.memories[level].capacity_bytes) * share
-            self._schedules[key] = None if run is None else best_schedule(self.problem, run, capacity, space)
+            whole = self.schedule(start, end, level, 1.0, space, tag) if share < 1 else None
+            if run is None or (share < 1 and whole is None):
+                self._schedules[key] = None
+            elif whole is not None and whole.room_bytes <= capacity:
+                self._schedules[key] = whole
+            else:
+                self._schedules[key] = best_schedule(self.problem, run, capacity, space)
         return self._schedules[key]
 
     # Whole mappings

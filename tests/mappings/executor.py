@@ -140,6 +140,7 @@ class Executor(Oracle):
                         if name == tensor:
                             target.values.update({at: tile.values[at] for at in tile.changed})
                             target.changed |= tile.changed
+                    tile.changed = set() if around else tile.changed
 
     @staticmethod
     def _around(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
