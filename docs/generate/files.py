@@ -43,8 +43,8 @@ FILES = {
     ),
     "plan": FileKind(
         "Mapping: plan of phases", ("mappings.plan:PhasePlan",), "mappings/library/llm-in-a-flash.yaml",
-        "The body `plan:` of a [mapping](mapping.md): phases of stages, for a whole run over a system of devices, or one "
-        "whose sizes come row by row from a trace ([storage](../storage.md), [SpAtten](../spatten.md)).",
+        "The body `plan:` of a [mapping](mapping.md): phases of stages, for a run over a system of devices, or for "
+        "one whose sizes come row by row from a trace ([storage](../storage.md), [SpAtten](../spatten.md)).",
     ),
     "gpu-kernel": FileKind(
         "GPU kernel", ("mappings.gpu.kernel:GpuKernel",), "mappings/gpu/library/copy.yaml",
