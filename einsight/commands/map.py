@@ -122,17 +122,16 @@ def _lower_bound_bytes(
     import numpy as np
 
     from bounds import lower_bound, read_problem
+    from bounds.command import on_chip_bytes
     from einsum.errors import SpecError
     from mappings.search import environment
 
     machine = architecture.evaluate(settings)
     word = float(machine.word_bytes)
     env = environment(cascade, machine, workload, settings)
-    on_chip = sum(float(memory.capacity_bytes) for memory in list(machine.memories.values())[1:])
-    files = sum(float(u.elements) * float(u.registers.words) for u in machine.units.values() if u.registers is not None)
     try:
         problem = read_problem(cascade, env, word_bytes=word)
-        bound = lower_bound(problem, np.array([on_chip / word + files]))
+        bound = lower_bound(problem, np.array([on_chip_bytes(machine) / word]))
     except SpecError:
         return None  # a cascade that the bounds do not cover
     return float(bound.words[0]) * word, bound.theorems[0]
