@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "List what the libraries hold.",
     "show": "Show and draw a cascade, an architecture, a mapping or a workload.",
     "passes": "Count the passes that a cascade must make over each rank.",
+    "tiles": "Count the tiles that a mask leaves, and bound the speedup from skipping the others.",
     "simulate": "Simulate a cascade on an architecture: time, traffic, utilization, energy.",
     "map": "Find the best mapping of a cascade on an architecture.",
     "bounds": "Bound the traffic that any schedule of a cascade must do.",

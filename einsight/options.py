@@ -72,7 +72,7 @@ def set_option(function: Function) -> Function:
     )(function)
 
 
-def parse_settings(texts: Iterable[str]) -> dict[str, Setting]:
+def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, Setting]:
     """The values of texts such as `L=64Ki`, `buffer=32 MiB` or `mask=causal`, by name.
 
     A value is a number, a quantity in SI, or else text. Raises SpecError for anything that is not NAME=VALUE, a number
@@ -85,10 +85,10 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Setting]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and name and value):
-            raise SpecError(f"expected NAME=VALUE, found '{text[:60]}'", key="--set")
+            raise SpecError(f"expected NAME=VALUE, found '{text[:60]}'", key=option)
         if name in settings:
-            raise SpecError(f"{name} is given twice", key="--set")
-        settings[name] = parse_setting(value, f"--set {name}")
+            raise SpecError(f"{name} is given twice", key=option)
+        settings[name] = parse_setting(value, f"{option} {name}")
     return settings
 
 

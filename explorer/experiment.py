@@ -49,7 +49,7 @@ class Run(Part):
     workload: str | list[str] | None = None
     """Library name or file."""
     trace_file: str | list[str] | None = None
-    """Per-head trace (CSV) of a run, beside the experiment; the mapping is then a pipeline of stages."""
+    """Per-head trace (CSV) of a run, beside the experiment; the mapping is then a plan over its rows."""
     label: str | None = None
     """What the points are called in the input `run`, where runs differ in several settings."""
     end_to_end: bool | list[bool] = False

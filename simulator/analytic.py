@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
+from simulator.alike import alike
 from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
@@ -30,7 +31,17 @@ class PhaseTime:
 
 def evaluate(program: TileProgram) -> Result:
     """Cost of a tile program at every design point."""
-    return assemble(program, [phase_time(phase, program) for phase in program.phases], "analytic")
+    times: dict[int, PhaseTime] = {}
+    for places, phase, wider in alike(program):
+        found = phase_time(phase, wider)
+        for place, latency_s, bound_by in zip(
+            places,
+            np.split(found.latency_s, len(places)),
+            np.split(np.broadcast_to(found.bound_by, (wider.points,)), len(places)),
+            strict=True,
+        ):
+            times[place] = PhaseTime(latency_s, bound_by)
+    return assemble(program, [times[place] for place in range(len(program.phases))], "analytic")
 
 
 def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
@@ -182,7 +193,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
-        capacity = peak[:, 0] * latency_s
+        capacity = np.where(latency_s > 0, peak[:, 0] * latency_s, 1.0)  # nothing ran in no time
         by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
     longest = np.argmax(np.stack([time.latency_s for time in times]), axis=0)
@@ -203,6 +214,10 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
         ),
         fidelity=fidelity,
         assumptions=program.assumptions + notes,
+        memory_bytes={
+            name: {"needed": np.sum([*held.needed_bytes.values()], axis=0), "capacity": held.capacity_bytes}
+            for name, held in program.footprints.items()
+        },
     )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
 )
+@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option(
     "--issue",
     type=click.Choice(["chained", "serial"]),
@@ -55,6 +56,7 @@ def command(
     workload: str | None,
     settings: dict[str, Setting],
     objective: Literal["edp", "latency", "energy", "dram", "pareto"],
+    where: tuple[str, ...],
     issue: Literal["chained", "serial"],
     fill_drain: str,
     out: str | None,
@@ -72,6 +74,7 @@ def command(
     from workloads import Workload
 
     chosen = Cascade.load(cascade)
+    chosen = chosen.with_condition(*where) if where else chosen
     machine = Architecture.load(architecture)
     sizes = None if workload is None else Workload.load(workload)
     found = find(
@@ -117,17 +120,16 @@ def _lower_bound_bytes(
     import numpy as np
 
     from bounds import lower_bound, read_problem
+    from bounds.command import on_chip_bytes
     from einsum.errors import SpecError
     from mappings.search import environment
 
     machine = architecture.evaluate(settings)
     word = float(machine.word_bytes)
     env = environment(cascade, machine, workload, settings)
-    on_chip = sum(float(memory.capacity_bytes) for memory in list(machine.memories.values())[1:])
-    files = sum(float(u.elements) * float(u.registers.words) for u in machine.units.values() if u.registers is not None)
     try:
         problem = read_problem(cascade, env, word_bytes=word)
-        bound = lower_bound(problem, np.array([on_chip / word + files]))
+        bound = lower_bound(problem, np.array([on_chip_bytes(machine) / word]))
     except SpecError:
         return None  # a cascade that the bounds do not cover
     return float(bound.words[0]) * word, bound.theorems[0]

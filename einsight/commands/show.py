@@ -43,7 +43,7 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
     kind, name = _chosen(words)
     package, class_name, drawer = _DRAWN_BY[kind]
     value = getattr(import_module(package), class_name).load(name)
-    refuse_unknown(settings, value.variables)
+    refuse_unknown(settings, {**value.variables, **getattr(value, "properties", {})})
     draw: Any = import_module(drawer)
     if as_json:
         path = find_spec(kind, name)

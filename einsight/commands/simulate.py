@@ -64,7 +64,7 @@ def command(
     if trace_file is not None and (where or end_to_end):
         raise click.UsageError("--trace-file goes neither with --where nor with --end-to-end")
     if trace_file is None and mapping is None:
-        raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
+        mapping = _own_mapping(architecture)
     with nullcontext() if trace is None else whole_file(trace) as partial:
         if trace_file is not None:
             result = simulate_trace(
@@ -96,6 +96,16 @@ def command(
         print_json(result.to_dict())
     else:
         click.echo(_report(result))
+
+
+def _own_mapping(architecture: str | None) -> str:
+    """The mapping that the architecture names for itself."""
+    from architectures import Architecture
+
+    named = None if architecture is None else Architecture.load(architecture).mapping
+    if named is None:
+        raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
+    return named
 
 
 def _report(result: Result) -> str:

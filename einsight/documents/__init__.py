@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from einsight.documents.costs import Bounds, Search, Simulation
-from einsight.documents.descriptions import Checkup, Description, LibraryEntry, Passes
+from einsight.documents.descriptions import Checkup, Description, LibraryEntry, Passes, TileVisits
 from einsight.documents.measured import Calibration, Comparing, Measurement
 from einsight.documents.studies import ExperimentRun, Report, Sweeping
 
@@ -19,6 +19,7 @@ DOCUMENTS: dict[str, Any] = {
     "list": list[LibraryEntry],
     "show": Description,
     "passes": Passes,
+    "tiles": TileVisits,
     "simulate": Simulation,
     "map": Search,
     "bounds": Bounds,

@@ -111,3 +111,43 @@ class Checkup(Document):
     """Kind -> descriptions in the library."""
     features: list[Package]
     """Every optional part."""
+
+
+class Spread(Document):
+    """Counts over the row tiles."""
+
+    least: int
+    """The smallest."""
+    mean: float
+    """Their mean."""
+    most: int
+    """The largest."""
+
+
+class TileVisits(Document):
+    """What a mask leaves to a kernel that works tile by tile."""
+
+    cascade: str
+    """The cascade whose mask it is."""
+    row_tile: dict[str, int]
+    """Extent of the tile that stays, by rank."""
+    column_tile: dict[str, int]
+    """Extent of the tiles that it visits, by rank."""
+    row_tiles: int
+    """Row tiles in all."""
+    column_tiles: int
+    """Column tiles in all."""
+    visited: Spread
+    """Column tiles with a kept point, for a row tile."""
+    whole: Spread
+    """Column tiles among these whose points are all kept."""
+    density: float
+    """Share of the points that are kept."""
+    perfectly_sparse: bool
+    """Whether all visited tiles are whole."""
+    speedup_bound: float
+    """All column tiles over those of the busiest row tile."""
+    mean_speedup: float
+    """The same where row tiles share their work evenly."""
+    end_to_end_bound: float | None
+    """Bound for the whole of which the share given is made faster; none without a share."""
