@@ -27,7 +27,7 @@ def render_table(
     """Lay out `rows` of ready-made cells under the columns' titles, at most `width` columns wide where words allow it.
 
     Long titles and then columns of text give way; they continue on further lines. No word is cut. What is wider even
-    then becomes several tables, one below the other, each with the first `keys` columns (default: the text that the rows
+    then becomes several tables, one below the other, each with the first `keys` columns (default: the text that rows
     begin with).
     """
     sides = [Column(column) if isinstance(column, str) else column for column in columns]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
-from einsum.files import reason
+from einsum.files import reason, whole_file
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
@@ -134,10 +134,11 @@ class Mapping:
         return cls(header, nest, data, table, file, plan)
 
     def save(self, path: str | Path) -> None:
-        """Write the mapping as YAML (its table stays where it is)."""
+        """Write the mapping as YAML (its table stays where it is); a partial file is never left behind."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        with whole_file(path) as partial:
+            partial.write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _read_table(rows: Rows, file: str | None) -> Table:

@@ -31,15 +31,6 @@ class Gate:
     side: Literal["first", "last"]
 
 
-@dataclass(frozen=True)
-class Operand:
-    """One access of a leaf: the hold it reads or writes, None for the registers of the leaf's own unit."""
-
-    access: Access
-    einsum: Einsum
-    hold: Hold | None
-
-
 @dataclass(frozen=True, eq=False)
 class Homes:
     """The holds of a whole mapping and who uses them. `single`: loops that have one iteration at every point."""

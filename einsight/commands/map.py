@@ -70,7 +70,6 @@ def command(
     """
     from architectures import Architecture
     from einsum.cascade import Cascade
-    from einsum.files import whole_file
     from mappings.search import find
     from workloads import Workload
 
@@ -90,8 +89,7 @@ def command(
     )
     bound = _lower_bound_bytes(chosen, machine, sizes, settings)
     if out is not None:
-        with whole_file(out) as partial:
-            found.mapping.save(partial)
+        found.mapping.save(out)
         say_written(out)
     document = _document(found, bound)
     if as_json:
