@@ -39,15 +39,11 @@ FILES = {
     "mapping": FileKind(
         "Mapping", ("mappings.mapping:Header", "mappings.schema:Node"), "mappings/library/fusemax-binding.yaml",
         "How it is run: a header and one body. A body is a `nest`, a list of the nodes below "
-        "([the mapping language](../mappings.md)), a [`pipeline`](pipeline.md), or a [`plan`](plan.md).",
-    ),
-    "pipeline": FileKind(
-        "Mapping: pipeline of stages", ("mappings.stages:StagePipeline",), "mappings/library/spatten-pipeline.yaml",
-        "The body `pipeline:` of a [mapping](mapping.md), for runs whose sizes come row by row from a trace.",
+        "([the mapping language](../mappings.md)), or a [`plan`](plan.md) of phases.",
     ),
     "plan": FileKind(
         "Mapping: plan of phases", ("mappings.plan:PhasePlan",), "mappings/library/llm-in-a-flash.yaml",
-        "The body `plan:` of a [mapping](mapping.md), for a whole run over a system of devices.",
+        "The body `plan:` of a [mapping](mapping.md), for a run over a system of devices, or row by row of a trace.",
     ),
     "gpu-kernel": FileKind(
         "GPU kernel", ("mappings.gpu.kernel:GpuKernel",), "mappings/gpu/library/copy.yaml",
