@@ -20,7 +20,7 @@ from einsum.errors import EinsightError, SpecError, nearest
 from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
-from kernels.predict import TILE, Prediction, predict
+from kernels.predict import TILE, Fidelity, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
@@ -149,7 +149,10 @@ def _number(text: str, name: str) -> float | None:
 
 
 def compare(
-    rows: Sequence[Row], machine: EvaluatedArchitecture, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[Row],
+    machine: EvaluatedArchitecture,
+    progress: Callable[[int, int], None] | None = None,
+    fidelity: Fidelity = "analytic",
 ) -> tuple[Compared, ...]:
     """Predict every row; rows that cannot run keep the reason."""
     found: list[Compared] = []
@@ -157,7 +160,7 @@ def compare(
     for done, row in enumerate(rows):
         if row.case not in known:
             try:
-                known[row.case] = predict(row.case, machine)
+                known[row.case] = predict(row.case, machine, fidelity)
             except SpecError as error:
                 known[row.case] = error.message
         answer = known[row.case]

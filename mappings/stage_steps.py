@@ -120,6 +120,8 @@ class StageLowering:
             for tensor, move in tensors.items():
                 self._move(memory, tensor, move, active, traffic, actions, bus)
         resource = self._resource(stage)
+        if stage.select is not None and not isinstance(resource, EvaluatedSelector):
+            raise SpecError(f"the stage selects, but '{stage.on}' is no top-k engine", key="select")
         busy, latency, work = np.zeros(self.shape), column(0.0), {}
         if isinstance(resource, EvaluatedMemory):
             read, write = bus.get(resource.name, (np.zeros(self.shape), np.zeros(self.shape)))

@@ -39,11 +39,12 @@ FILES = {
     "mapping": FileKind(
         "Mapping", ("mappings.mapping:Header", "mappings.schema:Node"), "mappings/library/fusemax-binding.yaml",
         "How it is run: a header and one body. A body is a `nest`, a list of the nodes below "
-        "([the mapping language](../mappings.md)), or a [`plan`](plan.md) of phases.",
+        "([the mapping language](../mappings.md)), or a [`plan`](plan.md).",
     ),
     "plan": FileKind(
         "Mapping: plan of phases", ("mappings.plan:PhasePlan",), "mappings/library/llm-in-a-flash.yaml",
-        "The body `plan:` of a [mapping](mapping.md), for a run over a system of devices, or row by row of a trace.",
+        "The body `plan:` of a [mapping](mapping.md): phases of stages, for a run over a system of devices, or for "
+        "one whose sizes come row by row from a trace ([storage](../storage.md), [SpAtten](../spatten.md)).",
     ),
     "gpu-kernel": FileKind(
         "GPU kernel", ("mappings.gpu.kernel:GpuKernel",), "mappings/gpu/library/copy.yaml",

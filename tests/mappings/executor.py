@@ -111,6 +111,7 @@ class Executor(Oracle):
                 kind = next(kind for kind in ("sequence", "pipeline") if kind in node)
                 for child, inner in enumerate(node[kind]):
                     self._walk(inner if isinstance(inner, list) else [inner], box, holds, (*here, child))
+                    self._publish((*here, child))
                     if "inside" not in here and kind == "sequence":  # a phase ends
                         self._leave((*here, child))
 
@@ -127,6 +128,19 @@ class Executor(Oracle):
                 outer = [self.live[p] for p in self.live if p != place and self._around(p, place)]
                 for at in list(self.live[place].tiles):
                     self._write_back(self.live[place], at, outer)
+
+    def _publish(self, key: tuple[Any, ...]) -> None:
+        """Pass what a part of the nest has changed on to the memories around it, for other parts to read."""
+        for place in sorted(self.live, key=len, reverse=True):
+            if place[: len(key)] == key:
+                for (tensor, _), tile in self.live[place].tiles.items():
+                    outer = [self.live[p] for p in self.live if p != place and self._around(p, place)]
+                    around = [hold for hold in outer if tensor in hold.tensors and hold.level != SLOW]
+                    for (name, _), target in around[-1].tiles.items() if around else ():
+                        if name == tensor:
+                            target.values.update({at: tile.values[at] for at in tile.changed})
+                            target.changed |= tile.changed
+                    tile.changed = set() if around else tile.changed
 
     @staticmethod
     def _around(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:

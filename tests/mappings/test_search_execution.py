@@ -88,7 +88,7 @@ def cascades(draw: Any) -> Cascade:
             kept = [*(rank for rank in ranks if rank != inner), free]
             inputs[f"W{number}"] = [inner, free]
             lines.append(f"{name}[{','.join(kept)}] = {read} * W{number}[{inner},{free}]")
-        elif kind == "self" and len(ranks) > 1:
+        elif kind == "self" and len(ranks) > 1 and not any(len(rank) > 1 for rank in ranks):
             first, last = ranks[0], ranks[-1]
             twin = first + first
             again = f"{source}[{','.join([twin, *ranks[1:]])}]"
@@ -102,9 +102,7 @@ def cascades(draw: Any) -> Cascade:
     used = {rank: rank[0].upper() for rank in ("a", "b", "c", "d", "aa", "bb", "cc", "dd")
             if any(rank in ranks for ranks in (*made.values(), *inputs.values()))}  # fmt: skip
     outputs = [name for name in made if name not in inputs and text.count(f"{name}[") == 1]
-    return Cascade.parse(
-        {"cascade": "random", "ranks": used, "inputs": inputs, "outputs": outputs, "einsums": lines}
-    )  # fmt: skip
+    return Cascade.parse({"cascade": "random", "ranks": used, "inputs": inputs, "outputs": outputs, "einsums": lines})
 
 
 @settings(max_examples=50, deadline=None)

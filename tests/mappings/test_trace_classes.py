@@ -202,6 +202,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         ("dense: 0", "count: 0", "the variable 'count' has the name of a column"),
         ("on: multiply\n      ops: {mac: keys * 64}", "ops: {mac: 1}", "needs `on`"),
         ("select: {from: keys, keep: value_fetch_num}", "latency: 1", "selects nothing"),
+        ("on: pick\n", "on: multiply\n      ops: {mac: 1}\n", "the stage selects, but 'multiply' is no top-k engine"),
         ("keep: value_fetch_num", "keep: keys + 1", "row 1: the stage 'select' cannot select 11 of 10 values"),
         ("ops: {mac: value_fetch_num * 64, add: 1}", "latency: 2", "has no operations"),
         ("plan:", "nest: [{compute: QK, on: x}]\nplan:", "a mapping is a nest or a plan, found both"),
