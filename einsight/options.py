@@ -72,6 +72,12 @@ def set_option(function: Function) -> Function:
     )(function)
 
 
+def where_option(function: Function) -> Function:
+    """Add --where CONDITION, which may be given many times and arrives as the tuple `where`."""
+    text = 'Mask the cascade, as in --where "m <= p". May be given many times.'
+    return click.option("--where", multiple=True, metavar="CONDITION", help=text)(function)
+
+
 def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, Setting]:
     """The values of texts such as `L=64Ki`, `buffer=32 MiB` or `mask=causal`, by name.
 

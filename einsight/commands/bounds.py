@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import FILE, json_option, model_options, out_option, set_option
+from einsight.options import FILE, completion, json_option, library_names, model_options, out_option, set_option
 from einsight.output import quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     "--schedules flash-attention-2,unfused"
 )
 @model_options("cascade", architecture="Its memories, level by level, are the sizes of the fast memory.")
+@click.option(
+    "--mapping",
+    "mappings",
+    multiple=True,
+    metavar="NAME",
+    help="How the algorithm runs on the hardware: a library name or a YAML file. Counted too; repeatable.",
+    shell_complete=completion(library_names("mapping")),
+)
 @set_option
 @click.option("--mask", metavar="MASK", help="causal, window:W, band:W or blocks:FILE.")
 @click.option(
@@ -39,7 +47,6 @@ if TYPE_CHECKING:
     help="Schedules to count as well, joined by commas: flash-attention-1, flash-attention-2 (or with -paper), flat, "
     "tiling, unfused, mapper, or mapping files.",
 )
-@click.option("--mapping", "mappings", multiple=True, metavar="FILE", help="A mapping of your own to count as well.")
 @click.option(
     "--label",
     default="recompute-safe",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from einsight.options import json_option, model_options, out_option, set_option
+from einsight.options import json_option, model_options, out_option, set_option, where_option
 from einsight.output import print_json, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
 )
-@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
+@where_option
 @click.option(
     "--issue",
     type=click.Choice(["chained", "serial"]),

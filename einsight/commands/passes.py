@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: einsight passes attention-3pass --rank m --set M=65536")
 @click.argument("cascade", shell_complete=completion(library_names("cascade")))
-@click.option("--rank", metavar="RANK", help="Explain one rank, given by its name or that of its extent.")
 @set_option
+@click.option("--rank", metavar="RANK", help="Explain one rank, given by its name or that of its extent.")
 @json_option
 def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_json: bool) -> None:
     """Count the passes that every mapping of CASCADE must make over each rank.

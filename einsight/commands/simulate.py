@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from einsight.options import FILE, json_option, model_options, set_option
+from einsight.options import FILE, json_option, model_options, set_option, where_option
 from einsight.output import print_json, progress_line, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
@@ -24,7 +24,7 @@ MOST_PHASES = 12
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
 @model_options(cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None)
 @set_option
-@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
+@where_option
 @click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
 @click.option(
     "--fidelity",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import completion, json_option, library_names, parse_settings, set_option
+from einsight.options import completion, json_option, library_names, parse_settings, set_option, where_option
 from einsight.output import print_json, quantity
 from einsight.table import Column, render_fields, render_table
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     "--columns m=64"
 )
 @click.argument("cascade", shell_complete=completion(library_names("cascade")))
+@set_option
+@where_option
 @click.option("--rows", required=True, metavar="RANK=SIZE,...", help="The tile that stays, such as p=128 for queries.")
 @click.option("--columns", required=True, metavar="RANK=SIZE,...", help="The tiles that it visits, such as m=64.")
-@click.option("--where", "conditions", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p".')
 @click.option("--share", type=click.FloatRange(0, 1), help="Share of a model's time, for the bound from end to end.")
-@set_option
 @json_option
 def command(
     cascade: str,
+    settings: dict[str, Setting],
+    where: tuple[str, ...],
     rows: str,
     columns: str,
-    conditions: tuple[str, ...],
     share: float | None,
-    settings: dict[str, Setting],
     as_json: bool,
 ) -> None:
     """Count the tiles that the mask of CASCADE leaves, and bound the speedup from skipping the others.
@@ -46,7 +46,7 @@ def command(
     from einsum.tile_visits import tile_visits
 
     chosen = Cascade.load(cascade)
-    for condition in conditions:
+    for condition in where:
         chosen = chosen.with_condition(condition)
     refuse_unknown(settings, {*chosen.variables, *chosen.parameters})
     row_tile, column_tile = _tile(rows, "--rows"), _tile(columns, "--columns")

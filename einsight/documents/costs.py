@@ -143,6 +143,8 @@ class Bound(Document):
     """Best schedule over bound."""
     schedules: dict[str, ScheduleCost]
     """Named schedule -> what it moves."""
+    level: str | None
+    """The memories of an architecture that have this size; `null` without an architecture."""
 
 
 class Bounds(RootModel[list[Bound]]):

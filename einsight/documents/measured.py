@@ -29,8 +29,8 @@ class Calibration(Document):
 
     gpu: dict[str, Any]
     """The GPU as its driver describes it."""
-    session: dict[str, Any]
-    """Time and versions."""
+    sessions: list[dict[str, Any]]
+    """Time, versions and sections of each run that measured some."""
     facts: dict[str, list[dict[str, Any]]]
     """Section (docs/measuring.md) -> what was done and how long it took."""
 

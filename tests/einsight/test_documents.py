@@ -24,6 +24,8 @@ CALLS = [
     "show fusemax",
     "passes attention-3pass",
     "passes attention-1pass --rank m --set M=4096",
+    "tiles attention-3pass --where m<=p --set P=4096 --set M=4096 --rows p=128 --columns m=64",
+    "tiles attention-3pass --where m<=p --set P=512 --set M=512 --rows p=128 --columns m=64 --share 0.5",
     "simulate --mapping fusemax-binding --workload bert-base --end-to-end",
     "simulate --mapping fusemax-binding --workload bert-base --set L=1024 --set B=1 --set H=1 --fidelity event",
     "simulate --mapping instcsd-sparf --workload opt-13b",
@@ -66,7 +68,7 @@ def test_a_document_is_what_its_schema_says(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.chdir(ROOT)
     words = call.replace("OUT", str(folder)).split()
     if words[0] == "report":
-        run(*CALLS[15].replace("OUT", str(folder)).split())
+        run("sweep", "docs/examples/fusemax-array-size.yaml", "--out", folder / "sweep")
     ran = run(*words, *(["--json"] if words[0] != "schema" else []))
     assert ran.code == 0, ran.err
     if words[0] == "schema":
