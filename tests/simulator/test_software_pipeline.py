@@ -174,3 +174,25 @@ def test_an_interval_that_no_order_reaches_is_said_in_the_result() -> None:
     assert float(result.latency_s[0]) == pytest.approx(9.0 * 500, rel=0.01)
     assert any("no order of its steps" in note for note in result.assumptions)
     assert not any("no order" in note for note in evaluate_events(program(TIGHT, 10)).assumptions)
+
+
+def test_steps_side_by_side_on_one_resource_take_turns_also_in_a_lone_tile() -> None:
+    """x works for 9 s of every tile, though the longest path through a tile is 5 s."""
+    steps = (Step("a", "x", 1.0), *(Step(f"b{k}", "x", 4.0, 0.0, (Dependence("a"),)) for k in range(2)))
+    for tiles in (1, 300):
+        whole = program(steps, tiles)
+        assert float(evaluate(whole).latency_s[0]) == pytest.approx(9.0 * tiles)
+        assert simulate_events(whole).latency_s == pytest.approx(9.0 * tiles)
+
+
+def test_a_resource_works_ahead_for_later_tiles_while_the_first_one_fills() -> None:
+    """`late` starts 40 s after `early`, which no buffer holds back: in that time x does four tiles of `early`."""
+    steps = (
+        Step("early", "x", 5.0),
+        Step("delay", None, 0.0, 35.0, (Dependence("early"),)),
+        Step("late", "x", 5.0, 0.0, (Dependence("delay"),)),
+    )
+    whole = program(steps, 200)
+    event = simulate_events(whole).latency_s
+    assert event == pytest.approx(10.0 * 200 + 10, abs=20)
+    assert float(evaluate(whole).latency_s[0]) == pytest.approx(event, rel=0.01)
