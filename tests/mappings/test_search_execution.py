@@ -6,6 +6,7 @@ Random cascades and sizes, every objective, machines of two and three levels, ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from einsum.errors import SpecError
 from einsum.interpreter import run
 from mappings import Mapping as Plan
 from mappings.search import OBJECTIVES, find
+from simulator.simulate import simulate
 from tests.mappings.executor import Executor
-from tests.mappings.test_search import evaluator
+from tests.mappings.test_search import SOFTMAX, evaluator
 
 KINDS = ("mac", "mul", "add", "sub", "max", "exp", "div", "sigmoid")
 
@@ -48,7 +50,7 @@ def executed(cascade: Cascade, plan: Plan, sizes: Mapping[str, int], levels: Seq
     extents = cascade.extents(values)
     inputs = {t.name: random.uniform(0.5, 1.5, size=cascade.shape(t.name, extents)) for t in cascade.inputs}
     expected = run(cascade, inputs, values)
-    known = {**cascade.environment(values)}
+    known = cascade.environment(values)
     capacity = {f"L{len(levels) - number}": words for number, words in enumerate(levels)}
     done = Executor(cascade, list(plan.data["nest"]), known, inputs, capacity)
     for tensor in cascade.outputs:
@@ -105,7 +107,7 @@ def cascades(draw: Any) -> Cascade:
     return Cascade.parse({"cascade": "random", "ranks": used, "inputs": inputs, "outputs": outputs, "einsums": lines})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cascades(), st.sampled_from(OBJECTIVES), st.data())
 def test_random_cascades(cascade: Cascade, objective: Any, data: st.DataObject) -> None:
     """With one element in each unit the words that pass the slow memory are counted too."""
@@ -125,3 +127,32 @@ def test_random_cascades(cascade: Cascade, objective: Any, data: st.DataObject) 
         if lanes == 1:
             assert done.moved == one.dram_bytes
         assert one.dram_bytes >= one.compulsory_bytes * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("where", ["m <= p", "m <= p and p - m < 2"])
+@pytest.mark.parametrize("objective", ["dram", "edp"])
+@pytest.mark.parametrize("levels", [(9,), (24,), (60, 20)])
+def test_attention_under_a_mask(where: str, objective: Any, levels: tuple[int, ...]) -> None:
+    cascade, sizes, chosen = SOFTMAX.with_condition(where), {"P": 4, "M": 4, "E": 2, "F": 3}, machine(levels)
+    found = find(cascade, chosen, None, objective, sizes, evaluate=evaluator(cascade, chosen, None, sizes))
+    executed(cascade, found.mapping, sizes, levels)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_running_softmax(objective: Any) -> None:
+    """An iterative rank: the running maximum, denominator and numerator stay in step."""
+    cascade, sizes, levels = Cascade.load("attention-1pass"), {"B": 1, "H": 2, "P": 4, "M": 6, "E": 2, "F": 3}, (60,)
+    chosen = machine(levels)
+    found = find(cascade, chosen, None, objective, sizes, evaluate=evaluator(cascade, chosen, None, sizes))
+    executed(cascade, found.mapping, sizes, levels)
+
+
+@pytest.mark.parametrize("objective", ["dram", "pareto"])
+def test_a_found_mapping_saves_and_loads_to_the_same_result(objective: Any, tmp_path: Path) -> None:
+    cascade, sizes, chosen = SOFTMAX, {"P": 5, "M": 7, "E": 3, "F": 2}, machine((60, 20), 2)
+    found = find(cascade, chosen, None, objective, sizes, evaluate=evaluator(cascade, chosen, None, sizes))
+    for number, one in enumerate(found.front or (found,)):
+        path = tmp_path / f"{number}.yaml"
+        one.mapping.save(path)
+        again = simulate(cascade, chosen, path, None, sizes).to_dict()
+        assert again == simulate(cascade, chosen, one.mapping, None, sizes).to_dict()
