@@ -55,6 +55,15 @@ class Gpu:
     launch_next: float
     block_launch: float
     block_latency: float
+    power_limit_w: float
+    idle_power_w: float
+    energy_exponent: float
+    group_flop_energy: float
+    sync_flop_energy: float
+    lane_energy: float
+    sfu_energy: float
+    l2_byte_energy: float
+    dram_byte_energy: float
 
     @classmethod
     def of(cls, machine: EvaluatedArchitecture) -> Gpu:

@@ -18,13 +18,15 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression, resolve
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
-from mappings.gpu.kernel import GpuKernel, GridLaunch, GridStep
-from mappings.program import Array, Dependence, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
+from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
+from mappings.program import Array, Dependence, Phase, PowerLimit, Residency, Resource, Step, Stream, TileProgram, Traffic
 
 UNITS = ("tensor", "vector", "shared", "port")
 Env = dict[str, Any]
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
+FLUSHED = 8
+"""What a measurement reads between two runs to clear the L2, in multiples of it."""
 DROOP_AT = 0.3
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
 
@@ -100,12 +102,33 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
         phases=phases,
         resources=resources,
         points=1,
-        energy_j={},
+        energy_j=energies(gpu, env["word_bytes"]),
         peak_per_s={},
         clock_hz=one * gpu.clock_hz,
         assumptions=("thread blocks start in the order of their numbers",),
         launch_s=(gpu.launch_latency, gpu.launch_next),
     )
+
+
+def energies(gpu: Gpu, word_bytes: float) -> dict[tuple[str, str], Array]:
+    """Joules of each action; a product of bytes takes half of what one of 16-bit numbers takes."""
+    share = 0.5 if word_bytes == 1 else 1.0
+    joules = {
+        ("tensor", "flop"): gpu.group_flop_energy * share, ("tensor", "warp flop"): gpu.sync_flop_energy * share,
+        ("vector", "lane"): gpu.lane_energy, ("sfu", "operation"): gpu.sfu_energy, ("L2", "byte"): gpu.l2_byte_energy,
+        ("DRAM", "byte"): gpu.dram_byte_energy,
+    }  # fmt: skip
+    return {action: np.full((1, 1), value) for action, value in joules.items()}
+
+
+def power_limit(gpu: Gpu) -> PowerLimit | None:
+    """The limit for a kernel that runs again and again, a read of `FLUSHED` times the L2 in between (kernels/timing)."""
+    if gpu.power_limit_w <= 0:
+        return None
+    rate = gpu.dram_read_bandwidth
+    reading_w = gpu.idle_power_w + rate * (gpu.l2_byte_energy + gpu.dram_byte_energy)
+    pause_s = FLUSHED * gpu.l2_capacity / rate
+    return PowerLimit(gpu.power_limit_w, gpu.idle_power_w, gpu.energy_exponent, pause_s, reading_w)
 
 
 class LaunchLowering:
@@ -115,6 +138,7 @@ class LaunchLowering:
         self.launch = launch
         self.gpu = gpu
         self.blocks = Blocks.of(launch, env)
+        self.power = power_limit(gpu)
         self.warps = int(launch.warps.number(env))
         self.teams = max(1, int(launch.teams.number(env)))
         self.stages = int(launch.stages.number(env))
@@ -125,6 +149,8 @@ class LaunchLowering:
             self.trips = np.array([[float(values.flat[0]) for values in trips]])
         else:
             self.trips = np.stack([self.blocks.full(values) for values in trips], axis=1)
+        # A loop that is written with trips is pipelined, however few there are; one that is not, is straight code.
+        self.walks = [loop.trips is not ONE for loop in launch.loops]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         self.accesses: dict[int, Access] = {}
         self.in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
@@ -160,6 +186,7 @@ class LaunchLowering:
                 "DRAM",
                 self.gpu.dram_latency,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
+                self.power,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -192,7 +219,8 @@ class LaunchLowering:
         else:
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
             latency = max(steps / self.gpu.clock_hz - busy / self.teams, 0.0) + cycles / self.gpu.clock_hz
-        made = [self._step(name, "tensor", index, busy, latency, after)]
+        action = ("tensor", "flop" if wide else "warp flop")
+        made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
@@ -206,7 +234,8 @@ class LaunchLowering:
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
         busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
         latency = self.blocks.mean(step.latency) / gpu.clock_hz
-        made = [self._step(name, "vector", index, busy, latency, after)]
+        actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
+        made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -234,19 +263,19 @@ class LaunchLowering:
         )
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
-        active = min(self.blocks.count, gpu.multiprocessors)
         prefetched = load and self._prefetched(step, index)
-        # What the other multiprocessors ask for at the same time stands in the way: a share of the bandwidths.
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         asked = bytes_per_trip * (1 - pairs / 2)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
-        latency = active * l2_busy
-        if load:
-            latency += gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency)
+        latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
+        busy = bytes_per_trip / gpu.port_bandwidth
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         made = [
-            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved}),
-            self._step(f"{name} L2", "L2", index, l2_busy, 0.0, ()),
+            self._step(
+                f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
+                {("DRAM", "byte"): dram_per_trip},
+            ),
+            self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
@@ -255,9 +284,9 @@ class LaunchLowering:
         return [
             *made,
             self._step(
-                name, "port", index, bytes_per_trip / gpu.port_bandwidth, latency, after, {("L2", tensor): passed}
+                name, "port", index, busy, latency, after, {("L2", tensor): passed}
             ),
-        ]
+        ]  # fmt: skip
 
     def _fed_by_shared(self, index: int) -> str:
         """The unit that waits while loads enter the shared memory: it reads its operands there all the time."""
@@ -272,13 +301,15 @@ class LaunchLowering:
 
     def _prefetched(self, step: GridStep, index: int) -> bool:
         computes = any(other.kind in ("product", "vector") for other in self.launch.loops[index].steps)
-        return step.asynchronous and self.stages > 1 and computes and bool((self.trips[:, index] > 1).any())
+        return step.asynchronous and self.stages > 1 and computes and self.walks[index]
 
     def _step(
         self, name: str, resource: str, index: int, busy: float, latency: float, after: tuple[Dependence, ...],
         traffic: Mapping[tuple[str, str], Traffic] | None = None,
+        actions: Mapping[tuple[str, str], float] | None = None,
     ) -> Step:  # fmt: skip
-        return Step(name, resource, self._at(index, busy), latency, after, traffic or {})
+        counts = {action: self._at(index, count) for action, count in (actions or {}).items()}
+        return Step(name, resource, self._at(index, busy), latency, after, traffic or {}, counts)
 
     def _at(self, index: int, value: float) -> Array:
         """A value of one tile class, 0 in the others, (1, classes)."""
