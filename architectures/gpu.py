@@ -37,7 +37,7 @@ class Gpu:
     tensor_fp8_ratio: float
     group_efficiency: float
     sync_efficiency: float
-    group_latency_cycles: float
+    group_wait_cycles: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float

@@ -27,11 +27,12 @@ SHARPNESS = 2.75
 Measured, concurrency: 16, 32, 64 KiB in flight on each multiprocessor reach 0.49, 0.78, 0.97 of the DRAM's bandwidth
 where latency alone would allow 0.56, 1.12, 2.24 of it.
 """
-import os
-CROWD=float(os.environ.get("CROWD","1"))
 CROWD_ROUNDS = 3
 """How often time and the share of it for which the L2 is busy are computed from each other."""
-LOST_STAGES = 1.3
+import os
+RESIDUAL=float(os.environ.get('RES','0.5'))
+EXPOSED_ROUNDS = 6
+LOST_STAGES = float(os.environ.get('LOST','1.7'))
 """Stages of a load pipeline that do not help: the tile in use, and a third of one until its buffer is free again."""
 
 
@@ -58,18 +59,27 @@ class ClassCost:
 
         `crowd` is the share of the time for which the others keep busy what all multiprocessors share.
         """
-        demands = [demand + (CROWD * self.queue_s if name == 'port' else 0) for name, demand in self.demand_s.items()]
-        alone = residence_s(demands, self.latency_s, blocks)
-        if teams > 1:
-            apart = residence_s([demand / teams for demand in demands], self.latency_s, blocks * teams)
-            alone = apart if self.stages > 2 else (alone + apart) / 2
+        demands = [demand + (self.queue_s if name == "port" else 0.0) for name, demand in self.demand_s.items()]
+        seconds = self._tile_s(demands, self.latency_s, blocks, teams, in_flight)
+        if self.stages <= 1:
+            return seconds
+        wait = self.ahead_latency_s + self.ahead_queue_s + blocks * self.ahead_s
+        covered, exposed = self.stages - LOST_STAGES, 0.0
+        for _ in range(EXPOSED_ROUNDS if wait > covered * seconds else 0):
+            exposed = (exposed + max(0.0, wait - covered * seconds)) / 2
+            seconds = self._tile_s(demands, self.latency_s + exposed, blocks, teams, in_flight)
+        return max(seconds, blocks * self.ahead_s)
+
+    def _tile_s(self, demands: list[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
+        """The same, when every load is there in time."""
         if in_flight > 1:
             parts = [demand / teams for demand in demands]
-            alone = residence_s(parts, self.latency_s, blocks * teams * in_flight) / in_flight
-        if self.stages <= 1:
-            return alone
-        wait = self.ahead_latency_s + self.ahead_queue_s + blocks * self.ahead_s
-        return max(alone, (alone + wait) / (1 + self.stages - LOST_STAGES), blocks * self.ahead_s)
+            return residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
+        alone = residence_s(demands, latency_s, blocks)
+        if teams > 1:
+            apart = residence_s([demand / teams for demand in demands], latency_s, blocks * teams)
+            alone = apart if self.stages > 2 else (alone + apart) / 2
+        return alone
 
     def fill_s(self, blocks: int, crowd: float = 0.0) -> float:
         """Seconds until the first tile's loads are there."""
@@ -85,11 +95,16 @@ def residence_s(demands_s: list[float], latency_s: float, customers: int) -> flo
     if total == 0 or not demands:
         return total
     queue = [demand / total for demand in demands]
+    busy = queue
     for count in range(2, customers + 1):
-        waits = [demand * (1 + waiting) for demand, waiting in zip(demands, queue, strict=True)]
+        waits = [
+            demand * (1 + waiting - RESIDUAL * serving)
+            for demand, waiting, serving in zip(demands, queue, busy, strict=True)
+        ]
         total = latency_s + sum(waits)
         queue = [wait * count / total for wait in waits]
-    return total
+        busy = [min(1.0, demand * count / total) for demand in demands]
+    return max(total, customers * max(demands))
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:

@@ -58,8 +58,10 @@ class GridStep(Model):
     """product: depth."""
     repeat: Expression = ONE
     """product: how often the same product is computed, where there are more warps than parts of the tile."""
-    held: bool = False
+    held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
+    waits: Expression = ONE
+    """product: 1 if what follows needs the result at once; 0 if a warp group goes on and asks for it a tile later."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads."""
     half: Expression = ZERO

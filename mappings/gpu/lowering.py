@@ -209,13 +209,13 @@ class LaunchLowering:
         word = self.blocks.env["word_bytes"]
         rate, wide = self.gpu.product_rate(m, self.warps, word)
         busy = 2 * m * n * k * repeat / rate
-        held = 0.0 if step.held else 1.0
+        held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
             read = word * k * (held * m + n * max(1.0, m / 64))
             busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
         cycles = self.blocks.mean(step.latency)
         if wide:
-            latency = (cycles + self.gpu.group_latency_cycles) / self.gpu.clock_hz
+            latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
             latency = max(steps / self.gpu.clock_hz - busy / self.teams, 0.0) + cycles / self.gpu.clock_hz
