@@ -3,17 +3,19 @@
 The teams of warps that a multiprocessor holds are the customers of a closed queueing network. Its stations are the
 multiprocessor's units; a team visits them in turn, once per tile, and spends latencies between them. Mean value
 analysis (Reiser and Lavenberg, J. ACM 1980) gives the time of one round for n teams from that for n - 1: a team that
-comes to a station finds the queue that n - 1 teams leave there on average. One team alone takes the sum of its steps;
-many are bound by the busiest unit.
+comes to a station finds the queue that n - 1 teams leave there on average. Units that take turns between warps at every
+instruction share their time, the case for which this is exact whatever the lengths of the work. One team alone takes the
+sum of its steps; many are bound by the busiest unit.
 
 Loads that run ahead occupy the way to the L2 beside all this; a tile waits for what of their latency the tiles before
-it do not cover. A block's time is the sum over its tiles; blocks start in order, each where one has ended.
+it do not cover. The blocks of the first wave, and those that remain for the last, do the same at the same time: each of
+their loops shares the memory with the same loop of all others. In the waves between, some load while others compute.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +29,12 @@ SHARPNESS = 2.75
 Measured, concurrency: 16, 32, 64 KiB in flight on each multiprocessor reach 0.49, 0.78, 0.97 of the DRAM's bandwidth
 where latency alone would allow 0.56, 1.12, 2.24 of it.
 """
-CROWD_ROUNDS = 3
-"""How often time and the share of it for which the L2 is busy are computed from each other."""
 import os
-RESIDUAL=float(os.environ.get('RES','0.5'))
-EXPOSED_ROUNDS = 6
-LOST_STAGES = float(os.environ.get('LOST','1.7'))
-"""Stages of a load pipeline that do not help: the tile in use, and a third of one until its buffer is free again."""
+LOST_STAGES = float(os.environ.get('LOST','1.5'))
+"""Stages of a load pipeline that cover nothing: the tile in use, and the part of the next until its buffer is free and
+its load is asked for, which compiled loops do behind the last product."""
+WAIT_ROUNDS = 5
+"""How often a tile's time and what it waits for its loads are computed from each other."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class ClassCost:
     demand_s   busy seconds of each station, for the whole block
     latency_s  latencies between the steps
     ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
-    queue_s, ahead_queue_s   what transfers take longer when all multiprocessors ask at the same time
     """
 
     demand_s: Mapping[str, float]
@@ -51,60 +51,59 @@ class ClassCost:
     ahead_s: float
     ahead_latency_s: float
     stages: float
-    queue_s: float = 0.0
-    ahead_queue_s: float = 0.0
 
-    def round_s(self, blocks: int, teams: int, in_flight: int = 1, crowd: float = 0.0) -> float:
-        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one.
-
-        `crowd` is the share of the time for which the others keep busy what all multiprocessors share.
-        """
-        demands = [demand + (self.queue_s if name == "port" else 0.0) for name, demand in self.demand_s.items()]
+    def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
+        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
+        what of them it waits for loads."""
+        demands = list(self.demand_s.values())
         seconds = self._tile_s(demands, self.latency_s, blocks, teams, in_flight)
         if self.stages <= 1:
-            return seconds
-        wait = self.ahead_latency_s + self.ahead_queue_s + blocks * self.ahead_s
-        covered, exposed = self.stages - LOST_STAGES, 0.0
-        for _ in range(EXPOSED_ROUNDS if wait > covered * seconds else 0):
-            exposed = (exposed + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(demands, self.latency_s + exposed, blocks, teams, in_flight)
-        return max(seconds, blocks * self.ahead_s)
+            return seconds, 0.0
+        wait, covered, late = self.fill_s(blocks), self.stages - LOST_STAGES, 0.0
+        for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
+            late = (late + max(0.0, wait - covered * seconds)) / 2
+            seconds = self._tile_s(demands, self.latency_s + late, blocks, teams, in_flight)
+        return max(seconds, blocks * self.ahead_s), late
 
-    def _tile_s(self, demands: list[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
-        """The same, when every load is there in time."""
-        if in_flight > 1:
-            parts = [demand / teams for demand in demands]
-            return residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
-        alone = residence_s(demands, latency_s, blocks)
-        if teams > 1:
-            apart = residence_s([demand / teams for demand in demands], latency_s, blocks * teams)
-            alone = apart if self.stages > 2 else (alone + apart) / 2
-        return alone
+    def _tile_s(self, demands: Sequence[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
+        """The same, for given latencies."""
+        if teams == in_flight == 1:
+            return residence_s(demands, latency_s, blocks)
+        parts = [demand / teams for demand in demands]
+        apart = residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
+        if in_flight > 1 or self.stages > 2:  # a third buffer lets one team be a tile ahead of another
+            return apart
+        return (residence_s(demands, latency_s, blocks) + apart) / 2
 
-    def fill_s(self, blocks: int, crowd: float = 0.0) -> float:
-        """Seconds until the first tile's loads are there."""
-        if self.stages <= 1:
-            return 0.0
-        return self.ahead_latency_s + self.ahead_queue_s + blocks * self.ahead_s
+    def fill_s(self, blocks: int) -> float:
+        """Seconds from asking for a tile's loads until they are there."""
+        return self.ahead_latency_s + blocks * self.ahead_s if self.stages > 1 else 0.0
 
 
-def residence_s(demands_s: list[float], latency_s: float, customers: int) -> float:
+def merged(costs: Sequence[ClassCost], counts: Array, late_s: Sequence[float], latency_s: float) -> ClassCost:
+    """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
+    demand: dict[str, float] = {}
+    stages = 1.0
+    for cost, count, late in zip(costs, counts, late_s, strict=True):
+        for name, seconds in cost.demand_s.items():
+            demand[name] = demand.get(name, 0.0) + count * seconds
+        latency_s += count * (cost.latency_s + late)
+        stages = max(stages, cost.stages)
+    return ClassCost(demand, latency_s, 0.0, 0.0, stages)
+
+
+def residence_s(demands_s: Sequence[float], latency_s: float, customers: int) -> float:
     """Time of one round of a closed network of queues with a delay, by mean value analysis."""
     demands = [demand for demand in demands_s if demand > 0]
     total = latency_s + sum(demands)
     if total == 0 or not demands:
         return total
     queue = [demand / total for demand in demands]
-    busy = queue
     for count in range(2, customers + 1):
-        waits = [
-            demand * (1 + waiting - RESIDUAL * serving)
-            for demand, waiting, serving in zip(demands, queue, busy, strict=True)
-        ]
+        waits = [demand * (1 + waiting) for demand, waiting in zip(demands, queue, strict=True)]
         total = latency_s + sum(waits)
         queue = [wait * count / total for wait in waits]
-        busy = [min(1.0, demand * count / total) for demand in demands]
-    return max(total, customers * max(demands))
+    return total
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -125,19 +124,17 @@ def _stream_time(
     assert residency is not None
     copies = max(int(np.max(resource.copies)) for resource in resources.values())
     instances, slots = int(np.max(stream.instances)), int(np.max(stream.slots))
-    grid = Grid(stream, resources, copies, min(instances, copies))
+    grid = Grid(stream, resources, copies)
+    grid_s = grid.even_s(instances, slots) if residency.counts is None else grid.uneven_s(residency.counts, slots)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
-    near_s = max((load for name, load in shared_s.items() if name != residency.outermost), default=0.0)
-    for _ in range(CROWD_ROUNDS):
-        grid_s = grid.uneven_s(slots) if residency.counts is not None else grid.even_s(instances, slots)
-        grid.crowd = min(1.0, near_s / grid_s) if grid_s > 0 else 0.0
     if residency.power is not None:
-        grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), grid.dynamic_j(energy_j) * instances, 0.9)
-    seconds = max(grid_s, residency.start_s * instances)
-    heaviest = max(shared_s, key=lambda name: shared_s[name], default="")
+        drawn_j = grid.dynamic_j(energy_j) * instances
+        grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), drawn_j, 1 / grid.slowdown)
+    seconds = max(grid_s, residency.start_s * instances, *shared_s.values())
     outermost = shared_s.get(residency.outermost, 0.0)
     if seconds > 0:
         seconds += residency.ramp_s * min(1.0, outermost / seconds)
+    heaviest = max(shared_s, key=lambda name: shared_s[name], default="")
     if heaviest and shared_s[heaviest] > 0.7 * seconds:
         return seconds, heaviest
     unit, busy = _busiest(stream, resources, grid.costs)
@@ -153,74 +150,65 @@ def bound_s(own_s: Array, outermost_s: Array) -> Array:
 class Grid:
     """Blocks of one launch: what they need of their multiprocessor, and of what all multiprocessors share."""
 
-    def __init__(self, stream: Stream, resources: Mapping[str, Resource], copies: int, active: int) -> None:
+    def __init__(self, stream: Stream, resources: Mapping[str, Resource], copies: int) -> None:
         assert stream.residency is not None
-        self.crowd = 0.5
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [_class_cost(stream, resources, index, active) for index in range(classes)]
+        self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
         self.counts = stream.counts[0]
-        self.tile_s: dict[str, Array] = {}
-        tensor, lost, onset = self.residency.droop
-        self.tensor_s = np.zeros(classes)
+        self.slowdown = 1.0
+        tile_s: dict[str, Array] = {}
+        self._drawing_s = 0.0
         for step in stream.steps:
             if step.resource is None:
                 continue
             busy = np.broadcast_to(np.asarray(step.busy_s, dtype=float), (1, classes))[0]
             if resources[step.resource].copies == 1:
-                self.tile_s[step.resource] = self.tile_s.get(step.resource, 0.0) + busy
-            elif step.resource == tensor and lost > 0:
-                self.tensor_s = self.tensor_s + busy
-        self.shared_s = {name: tile_s * self.counts for name, tile_s in self.tile_s.items()}
-
-    def rounds_s(self, resident: int) -> Array:
-        """Seconds of a tile of each class, (classes,), with so many blocks on a multiprocessor, for itself alone."""
-        teams, in_flight = self.residency.teams, self.residency.in_flight
-        rounds = np.array([cost.round_s(resident, teams, in_flight, self.crowd) for cost in self.costs])
-        return rounds * self._slowdown(rounds, resident)
+                tile_s[step.resource] = tile_s.get(step.resource, 0.0) + busy
+            elif step.resource == self.residency.droop[0]:
+                self._drawing_s += float((busy * self.counts).sum())
+        self.outermost_s = tile_s.get(self.residency.outermost, np.zeros(classes))
+        self.near_s = np.array([load for name, load in tile_s.items() if name != self.residency.outermost])
+        self.shared_s = {name: load * self.counts for name, load in tile_s.items()}
 
     def dynamic_j(self, energy_j: Mapping[tuple[str, str], Array]) -> float:
         """Joules of the actions of one block at the nominal clock."""
         total = 0.0
         for step in self.stream.steps:
             for action, count in step.actions.items():
-                total += float(np.sum(np.asarray(count) * self.counts)) * float(energy_j[action].flat[0])
+                total += float((np.asarray(count)[0] * self.counts).sum()) * float(energy_j[action].flat[0])
         return total
 
-    def fills_s(self, resident: int) -> Array:
-        """Seconds until the first tile of each class is loaded."""
-        return np.array([cost.fill_s(resident, self.crowd) for cost in self.costs])
-
-    def _slowdown(self, rounds: Array, resident: int) -> float:
-        """How much longer tiles take because the clock drops while the unit that draws most works."""
+    def _drooped(self, block_s: float, resident: int) -> float:
+        """How much longer blocks take because the clock drops while the unit that draws most works."""
         _, lost, onset = self.residency.droop
-        total = float((rounds * self.counts).sum())
-        if not (lost > 0 and total > 0):
-            return 1.0
-        busy = float((self.tensor_s * self.counts).sum()) * resident
-        return 1 / (1 - lost * min(1.0, busy / total / onset))
+        share = self._drawing_s * resident / block_s if block_s > 0 else 0.0
+        self.slowdown = 1 / (1 - lost * min(1.0, share / onset))
+        return self.slowdown
+
+    def alone_s(self, resident: int) -> tuple[Array, Array, float]:
+        """With so many blocks on a multiprocessor, what those on others ask for left aside: seconds of a tile of each
+        class and of its first loads, (classes,), and of a whole block when blocks beside each other are at different
+        places."""
+        teams, in_flight = self.residency.teams, self.residency.in_flight
+        found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
+        rounds, late = (np.array(values) for values in zip(*found, strict=True))
+        fills = np.array([cost.fill_s(resident) for cost in self.costs])
+        latency = self.residency.setup_s + float(fills[self.counts > 0].sum())
+        if in_flight > 1:
+            whole = latency + float((rounds * self.counts).sum())
+        else:
+            whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
+        slowdown = self._drooped(whole, resident)
+        return rounds * slowdown, fills, whole * slowdown
 
     def together_s(self, own_s: Array, active: int, counts: Array) -> Array:
         """Seconds of tiles when `active` blocks share what they share: (..., classes) of `counts` tiles each.
 
         `own_s` is what they take without the others.
         """
-        longest = own_s
-        for name, tile_s in self.tile_s.items():
-            if name != self.residency.outermost:
-                longest = np.maximum(longest, active * tile_s * counts)
-        return bound_s(longest, active * self.tile_s.get(self.residency.outermost, np.zeros(1)) * counts)
-
-    def wave_s(self, resident: int, active: int, in_step: bool) -> float:
-        """Seconds of `active` equal blocks, `resident` on each multiprocessor.
-
-        In step: all are at the same place, as in the first wave; else some load while others compute or store.
-        """
-        own = self.rounds_s(resident) * self.counts + self.fills_s(resident) * (self.counts > 0)
-        if in_step:
-            return self.residency.setup_s + float(self.together_s(own, active, self.counts).sum())
-        shared = max((active * float(load.sum()) for load in self.shared_s.values()), default=0.0)
-        return max(float(own.sum()) + self.residency.setup_s, shared)
+        near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else 0.0
+        return bound_s(np.maximum(own_s, near), active * self.outermost_s * counts)
 
     def even_s(self, instances: int, slots: int) -> float:
         """Equal blocks: full waves, then one that fills the multiprocessors less."""
@@ -228,30 +216,32 @@ class Grid:
         full, rest = divmod(instances, places)
         seconds = self.residency.start_s * min(instances, places)
         if full:
-            seconds += self.wave_s(slots, places, True)
-            if full > 1:
-                seconds += (full - 1) * self.wave_s(slots, places, False)
+            rounds, fills, whole = self.alone_s(slots)
+            seconds += self._in_step_s(rounds, fills, places)
+            shared = max((places * float(load.sum()) for load in self.shared_s.values()), default=0.0)
+            seconds += (full - 1) * max(whole, shared)
         if rest:
-            seconds += self.wave_s(-(-rest // self.copies), rest, True)
+            rounds, fills, _ = self.alone_s(-(-rest // self.copies))
+            seconds += self._in_step_s(rounds, fills, rest)
         return seconds
 
-    def uneven_s(self, slots: int) -> float:
-        """Blocks that differ in their tiles: each starts in its turn where a place is free first."""
-        counts = self.residency.counts
-        assert counts is not None
+    def _in_step_s(self, rounds: Array, fills: Array, active: int) -> float:
+        own = rounds * self.counts + fills * (self.counts > 0)
+        return self.residency.setup_s + float(self.together_s(own, active, self.counts).sum())
+
+    def uneven_s(self, counts: Array, slots: int) -> float:
+        """Blocks of (instances, classes) tiles: each starts in its turn where a place is free first."""
         instances = counts.shape[0]
         resident = min(slots, -(-instances // self.copies))
         active = min(instances, resident * self.copies)
-        own = counts * self.rounds_s(resident) + (counts > 0) * self.fills_s(resident)
+        rounds, fills, whole = self.alone_s(resident)
+        own = counts * rounds + (counts > 0) * fills
         if instances <= active:
-            durations = self.together_s(own, active, counts).sum(axis=1)
+            durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
-            durations = own.sum(axis=1)
-        seconds = makespan_s(durations + self.residency.setup_s, self.copies * resident)
-        if instances > active:
-            shared = {name: float(load.sum()) * instances for name, load in self.shared_s.items()}
-            seconds = max([seconds, *shared.values()])
-        return seconds + self.residency.start_s * active
+            durations = own.sum(axis=1) + self.residency.setup_s
+            durations *= whole / durations.mean()
+        return makespan_s(durations, self.copies * resident) + self.residency.start_s * active
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:
@@ -264,36 +254,28 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
 
-def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, active: int) -> ClassCost:
+def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -> ClassCost:
     demand: dict[str, float] = {}
-    latency = transfer = ahead = ahead_latency = queue = ahead_queue = 0.0
+    latency = transfer = ahead = ahead_latency = 0.0
     stages = 1.0
-    shared = {step.name: _busy_s(step, index) for step in stream.steps if step.name.endswith(" L2")}
     for step in stream.steps:
         if step.resource is None or resources[step.resource].copies == 1:
             continue
-        busy = _busy_s(step, index)
+        busy = float(np.asarray(step.busy_s)[0, index])
         if busy <= 0:
             continue
-        crowded = max(0.0, active * shared.get(f"{step.name} L2", 0.0) - busy)
         distance = _distance(step)
         if distance > 0:
             ahead += busy
-            ahead_queue += crowded
             ahead_latency = max(ahead_latency, float(np.max(step.latency_s)))
             stages = distance
         else:
             demand[step.resource] = demand.get(step.resource, 0.0) + busy
-            queue += crowded
             if step.traffic:  # transfers are asked for together
                 transfer = max(transfer, float(np.max(step.latency_s)))
             else:
                 latency += float(np.max(step.latency_s))
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, queue, ahead_queue)
-
-
-def _busy_s(step: Step, index: int) -> float:
-    return float(np.asarray(step.busy_s)[0, index])
+    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages)
 
 
 def _distance(step: Step) -> float:

@@ -27,7 +27,9 @@ SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 FLUSHED = 8
 """What a measurement reads between two runs to clear the L2, in multiples of it."""
-DROOP_AT = 0.3
+LONE_STALL = 0.08
+"""Time that a warp alone on its scheduler stalls, as a share of its instructions' (measured, few_warps: mixture)."""
+DROOP_AT = 1.0
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
 
 
@@ -233,7 +235,7 @@ class LaunchLowering:
         gpu = self.gpu
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
         busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
-        latency = self.blocks.mean(step.latency) / gpu.clock_hz
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz + LONE_STALL * busy
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
         made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
         if shared > 0:
@@ -269,6 +271,12 @@ class LaunchLowering:
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
         busy = bytes_per_trip / gpu.port_bandwidth
+        # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
+        crowded = min(self.blocks.count, gpu.multiprocessors) * l2_busy
+        if prefetched:
+            latency += crowded
+        else:
+            busy = max(busy, crowded)
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         made = [
             self._step(
