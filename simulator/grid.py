@@ -62,7 +62,7 @@ class ClassCost:
         wait, covered, late = self.fill_s(blocks), self.stages - LOST_STAGES, 0.0
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(demands, self.latency_s + late, blocks, teams, in_flight)
+            seconds = self._tile_s(demands, self.latency_s + in_flight * late, blocks, teams, in_flight)
         return max(seconds, blocks * self.ahead_s), late
 
     def _tile_s(self, demands: Sequence[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
@@ -155,6 +155,7 @@ class Grid:
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
         self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
+        self.ahead = np.array([cost.stages > 1 for cost in self.costs])  # what they wait for the memory is part of a tile
         self.counts = stream.counts[0]
         self.slowdown = 1.0
         tile_s: dict[str, Array] = {}
@@ -208,7 +209,8 @@ class Grid:
         `own_s` is what they take without the others.
         """
         near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else 0.0
-        return bound_s(np.maximum(own_s, near), active * self.outermost_s * counts)
+        own_s, outermost_s = np.maximum(own_s, near), active * self.outermost_s * counts
+        return np.where(self.ahead, np.maximum(own_s, outermost_s), bound_s(own_s, outermost_s))
 
     def even_s(self, instances: int, slots: int) -> float:
         """Equal blocks: full waves, then one that fills the multiprocessors less."""

@@ -44,7 +44,7 @@ class GridStep(Model):
     """load, store: bytes of a row that the block moves."""
     same: tuple[Expression, ...] | None = None
     """load: blocks with equal values here and overlapping rows read the same bytes; nobody shares when omitted."""
-    asynchronous: bool = True
+    asynchronous: Expression = ONE
     """load: runs ahead of the tile that needs it, as far as the stages of the pipeline allow."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""

@@ -270,14 +270,14 @@ class LaunchLowering:
         asked = bytes_per_trip * (1 - pairs / 2)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
+        dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         busy = bytes_per_trip / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
-        crowded = min(self.blocks.count, gpu.multiprocessors) * l2_busy
+        active = min(self.blocks.count, gpu.multiprocessors)
         if prefetched:
-            latency += crowded
+            latency += active * max(l2_busy, dram_busy)
         else:
-            busy = max(busy, crowded)
-        dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
+            busy = max(busy, active * l2_busy)
         made = [
             self._step(
                 f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
@@ -309,7 +309,7 @@ class LaunchLowering:
 
     def _prefetched(self, step: GridStep, index: int) -> bool:
         computes = any(other.kind in ("product", "vector") for other in self.launch.loops[index].steps)
-        return step.asynchronous and self.stages > 1 and computes and self.walks[index]
+        return bool(self.blocks.mean(step.asynchronous)) and self.stages > 1 and computes and self.walks[index]
 
     def _step(
         self, name: str, resource: str, index: int, busy: float, latency: float, after: tuple[Dependence, ...],
