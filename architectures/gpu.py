@@ -44,6 +44,7 @@ class Gpu:
     dram_write_bandwidth: float
     dram_copy_bandwidth: float
     dram_latency: float
+    dram_ramp: float
     l2_capacity: float
     l2_usable: float
     l2_bandwidth: float

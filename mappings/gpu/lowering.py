@@ -186,7 +186,7 @@ class LaunchLowering:
                 self.gpu.block_launch,
                 self.gpu.block_latency,
                 "DRAM",
-                self.gpu.dram_latency,
+                self.gpu.dram_ramp,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
                 self.power,
             ),
