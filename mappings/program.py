@@ -125,6 +125,7 @@ class Residency:
 
     teams    groups of threads in an instance that each run a part of every step, side by side
     in_flight  tiles that a team works on at a time
+    free     teams do not meet at barriers for each tile
     counts   tiles of each class of each instance in starting order, (instances, classes); None when all are alike
     start_s  seconds between the starts of two instances, over all copies
     setup_s  seconds of an instance before its first tile
@@ -143,6 +144,7 @@ class Residency:
     ramp_s: float = 0.0
     droop: tuple[str, float, float] = ("", 0.0, 1.0)
     power: PowerLimit | None = None
+    free: bool = False
 
 
 @dataclass(frozen=True)

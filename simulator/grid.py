@@ -48,6 +48,8 @@ class ClassCost:
     demand_s   busy seconds of each station, for the whole block
     latency_s  latencies between the steps
     ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
+    free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
+               of free teams and of teams in step
     """
 
     demand_s: Mapping[str, float]
@@ -55,6 +57,7 @@ class ClassCost:
     ahead_s: float
     ahead_latency_s: float
     stages: float
+    free: bool = False
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -75,9 +78,9 @@ class ClassCost:
             return residence_s(demands, latency_s, blocks)
         parts = [demand / teams for demand in demands]
         apart = residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
-        if in_flight > 1 or self.stages > 2:  # a third buffer lets one team be a tile ahead of another
+        if teams == 1 or self.free:
             return apart
-        return (residence_s(demands, latency_s, blocks) + apart) / 2
+        return (residence_s(demands, latency_s, blocks * in_flight) / in_flight + apart) / 2
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -93,7 +96,7 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Sequence[float], l
             demand[name] = demand.get(name, 0.0) + count * seconds
         latency_s += count * (cost.latency_s + late)
         stages = max(stages, cost.stages)
-    return ClassCost(demand, latency_s, 0.0, 0.0, stages)
+    return ClassCost(demand, latency_s, 0.0, 0.0, stages, any(cost.free for cost in costs))
 
 
 def residence_s(demands_s: Sequence[float], latency_s: float, customers: int) -> float:
@@ -281,7 +284,9 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
                 transfer = max(transfer, float(np.max(step.latency_s)))
             else:
                 latency += float(np.max(step.latency_s))
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages)
+    assert stream.residency is not None
+    free = stream.residency.free or stages > 2  # a third buffer lets one team be a tile ahead of another
+    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free)
 
 
 def _distance(step: Step) -> float:

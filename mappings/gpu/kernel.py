@@ -115,6 +115,8 @@ class GridLaunch(Model):
     """Groups of warps of a block that work on parts of each tile of their own, side by side."""
     overlap: Expression = ZERO
     """1 if the products of one tile run beside the vector steps of another within a team of warps."""
+    free: Expression = ZERO
+    """1 if teams wait for loads only, not for each other."""
     block: dict[str, Expression] = {}
     """Values that depend on the block's coordinates x, y, z."""
     loops: tuple[GridLoop, ...]

@@ -189,6 +189,7 @@ class LaunchLowering:
                 self.gpu.dram_ramp,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
                 self.power,
+                bool(self.launch.free.number(self.blocks.env)),
             ),
         )
         return Phase(self.launch.launch, (stream,))
