@@ -14,9 +14,12 @@ from pydantic import Field, ValidationError
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+from mappings.gpu.kernel import GpuKernel
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
 from mappings.stages import StagePipeline, parse_pipeline
+
+BODIES = ("nest", "pipeline", "plan", "gpu")
 
 
 class Rows(Model):
@@ -83,7 +86,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping file: its header, its nest, pipeline of stages or plan of phases, and its table if it has one."""
+    """A mapping file: its header, its body, and its table if it has one.
+
+    The body is a nest, a pipeline of stages, a plan of phases, or the description of a GPU kernel.
+    """
 
     header: Header
     nest: tuple[Node, ...]
@@ -92,6 +98,7 @@ class Mapping:
     file: str | None = None
     pipeline: StagePipeline | None = None
     plan: PhasePlan | None = None
+    gpu: GpuKernel | None = None
 
     @property
     def name(self) -> str:
@@ -119,27 +126,38 @@ class Mapping:
         """The mapping that YAML text or its data describes."""
         data = parse_yaml(source, file) if isinstance(source, str) else source
         try:
-            bodies = [name for name in ("nest", "pipeline", "plan") if name in data]
+            bodies = [name for name in BODIES if name in data]
             if not bodies:
                 raise SpecError(f"the field 'nest' is missing{nearest('nest', data)}")
             if len(bodies) > 1:
-                raise SpecError("a mapping is a nest, a pipeline or a plan, found two of them", key=bodies[1])
+                raise SpecError("a mapping is a nest, a pipeline, a plan or a gpu kernel, found two", key=bodies[1])
             header = Header.model_validate({key: value for key, value in data.items() if key not in bodies})
             pipeline = parse_pipeline(data["pipeline"], "pipeline") if "pipeline" in data else None
             plan = parse_plan(data["plan"], "plan") if "plan" in data else None
             nest = parse_nest(data["nest"], "nest") if "nest" in data else ()
+            gpu = _kernel(data["gpu"]) if "gpu" in data else None
             table = None if header.rows is None else _read_table(header.rows, file)
         except ValidationError as error:
             raise pydantic_error(error, file, Header) from None
         except EinsightError as error:
             raise error.located(file=file) from None
-        return cls(header, nest, data, table, file, pipeline, plan)
+        return cls(header, nest, data, table, file, pipeline, plan, gpu)
 
     def save(self, path: str | Path) -> None:
         """Write the mapping as YAML (its table stays where it is)."""
         import yaml
 
         Path(path).write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _kernel(name: Any) -> GpuKernel:
+    """The description of a GPU kernel that a mapping names: one of the library's, or a path."""
+    if not isinstance(name, str):
+        raise SpecError("expected the name of a GPU kernel's description, or a path", key="gpu")
+    try:
+        return GpuKernel.load(name)
+    except SpecError as error:
+        raise error.located(key="gpu") from None
 
 
 def _read_table(rows: Rows, file: str | None) -> Table:

@@ -108,7 +108,7 @@ class PowerLimit:
         def excess_w(share: float) -> float:
             run_s = seconds * clock / share
             drawn_j = self.idle_w * run_s + dynamic_j * share**self.exponent + self.pause_w * self.pause_s
-            return drawn_j / (run_s + self.pause_s) - self.limit_w
+            return float(drawn_j / (run_s + self.pause_s) - self.limit_w)
 
         low, high = 0.2 * clock, clock
         if seconds <= 0 or excess_w(high) <= 0:
@@ -116,7 +116,7 @@ class PowerLimit:
         for _ in range(20):
             middle = (low + high) / 2
             low, high = (low, middle) if excess_w(middle) > 0 else (middle, high)
-        return clock / low
+        return float(clock / low)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 The teams of warps that a multiprocessor holds are the customers of a closed queueing network. Its stations are the
 multiprocessor's units; a team visits them in turn, once per tile, and spends latencies between them. Mean value
 analysis (Reiser and Lavenberg, J. ACM 1980) gives the time of one round for n teams from that for n - 1: a team that
-comes to a station finds the queue that n - 1 teams leave there on average. Units that take turns between warps at every
-instruction share their time, the case for which this is exact whatever the lengths of the work. One team alone takes the
-sum of its steps; many are bound by the busiest unit.
+comes to a station finds the queue that n - 1 teams leave there on average. Units that change between warps at every
+instruction share their time, the case for which this is exact whatever the lengths of the work. One team alone takes
+the sum of its steps; many are bound by the busiest unit.
 
 Loads that run ahead occupy the way to the L2 beside all this; a tile waits for what of their latency the tiles before
 it do not cover. The blocks of the first wave, and those that remain for the last, do the same at the same time: each of
@@ -32,7 +32,8 @@ where latency alone would allow 0.56, 1.12, 2.24 of it.
 EVEN_SHARE = 0.955
 """Part of the memory's bandwidth that blocks reach which stream side by side to the end: they get unequal parts of it.
 
-Measured, concurrency: 3.05 TB/s by 528 and 1056 streaming blocks, less the launch, of 3.2 TB/s by blocks that come and go.
+Measured, concurrency: 3.05 TB/s by 528 and 1056 streaming blocks, less the launch, of 3.2 TB/s by blocks that come
+and go.
 """
 LOST_STAGES = 1.5
 """Stages of a load pipeline that cover nothing: the tile in use, and the part of the next until its buffer is free and
@@ -89,7 +90,7 @@ class ClassCost:
         return self.ahead_latency_s + blocks * self.ahead_s if self.stages > 1 else 0.0
 
 
-def merged(costs: Sequence[ClassCost], counts: Array, late_s: Sequence[float], latency_s: float) -> ClassCost:
+def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
     demand: dict[str, float] = {}
     stages = 1.0
@@ -172,7 +173,7 @@ class Grid:
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
         self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
-        self.ahead = np.array([cost.stages > 1 for cost in self.costs])  # what they wait for the memory is part of a tile
+        self.ahead = np.array([cost.stages > 1 for cost in self.costs])
         self.counts = stream.counts[0]
         self.slowdown = 1.0
         tile_s: dict[str, Array] = {}
@@ -246,7 +247,7 @@ class Grid:
 
     def _in_step_s(self, rounds: Array, fills: Array, active: int) -> float:
         own = rounds * self.counts + fills * (self.counts > 0)
-        return self.residency.setup_s + float(self.together_s(own, active, self.counts).sum())
+        return float(self.residency.setup_s) + float(self.together_s(own, active, self.counts).sum())
 
     def uneven_s(self, counts: Array, slots: int) -> float:
         """Blocks of (instances, classes) tiles: each starts in its turn where a place is free first."""
@@ -260,7 +261,7 @@ class Grid:
         else:
             durations = own.sum(axis=1) + self.residency.setup_s
             durations *= whole / durations.mean()
-        return makespan_s(durations, self.copies * resident) + self.residency.start_s * active
+        return makespan_s(durations, self.copies * resident) + float(self.residency.start_s * active)
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:

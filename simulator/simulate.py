@@ -16,6 +16,7 @@ from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, join_key, nearest
 from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
+from mappings.gpu.lowering import lower as lower_kernel
 from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
 from mappings.plan_lowering import PlannedProgram, lower_plan
@@ -150,6 +151,12 @@ def build_program(chosen: Design) -> TileProgram:
         return plan_program(chosen)
     env = chosen.environment()
     machine = chosen.architecture.evaluate(chosen.settings)
+    if chosen.mapping.gpu is not None:
+        arguments = {name: scalar(value) for name, value in env.items() if name not in machine.variables}
+        try:
+            return lower_kernel(chosen.mapping.gpu, machine, arguments)
+        except EinsightError as error:
+            raise error.located(file=chosen.mapping.file) from None
     try:
         return lower(
             chosen.cascade,
@@ -161,6 +168,11 @@ def build_program(chosen: Design) -> TileProgram:
         )
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
+
+
+def scalar(value: Any) -> Any:
+    """A number or text from a value of one design point."""
+    return np.asarray(value).reshape(-1)[0].item() if isinstance(value, np.ndarray) and value.size == 1 else value
 
 
 def plan_program(chosen: Design) -> PlannedProgram:
@@ -225,6 +237,11 @@ def simulate(
     chosen = design(cascade, architecture, plan, workload, settings)
     if where:
         chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
+    if plan.gpu is not None and (where or end_to_end or fidelity == "event"):
+        raise SpecError(
+            "a GPU kernel takes no further conditions, no linear layers, and only the analytic fidelity",
+            file=plan.file,
+        )
     if trace is not None and fidelity != "event":
         raise SpecError("a trace needs the event simulation: choose fidelity event")
     if trace is not None and chosen.points > 1:
@@ -237,7 +254,8 @@ def _evaluated(
     chosen: Design, places: NDArray[np.intp], end_to_end: bool, fidelity: str, trace: str | Path | None
 ) -> list[tuple[NDArray[np.intp], Result]]:
     """Results by groups of points whose programs have the same structure."""
-    if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
+    alone = chosen.mapping.gpu is not None or (chosen.mapping.plan is None and needs_single_points(chosen.cascade))
+    if chosen.points > 1 and alone:
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:

@@ -19,7 +19,18 @@ from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression, resolve
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
-from mappings.program import Array, Dependence, Phase, PowerLimit, Residency, Resource, Step, Stream, TileProgram, Traffic
+from mappings.program import (
+    Array,
+    Dependence,
+    Phase,
+    PowerLimit,
+    Residency,
+    Resource,
+    Step,
+    Stream,
+    TileProgram,
+    Traffic,
+)
 
 UNITS = ("tensor", "vector", "shared", "port")
 Env = dict[str, Any]
@@ -104,10 +115,15 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
         phases=phases,
         resources=resources,
         points=1,
-        energy_j=energies(gpu, env["word_bytes"]),
+        energy_j=energies(gpu, env["word_bytes"]) if gpu.power_limit_w > 0 else {},
         peak_per_s={},
         clock_hz=one * gpu.clock_hz,
-        assumptions=("thread blocks start in the order of their numbers",),
+        assumptions=(
+            "thread blocks start in the order of their numbers",
+            "energy is that of actions at the nominal clock, without what the idle GPU draws"
+            if gpu.power_limit_w > 0
+            else "energies of this GPU's actions are not known: none is given, and the clock is not lowered for power",
+        ),
         launch_s=(gpu.launch_latency, gpu.launch_next),
     )
 
@@ -124,7 +140,7 @@ def energies(gpu: Gpu, word_bytes: float) -> dict[tuple[str, str], Array]:
 
 
 def power_limit(gpu: Gpu) -> PowerLimit | None:
-    """The limit for a kernel that runs again and again, a read of `FLUSHED` times the L2 in between (kernels/timing)."""
+    """The limit for a kernel that runs again and again, with a read of `FLUSHED` times the L2 in between."""
     if gpu.power_limit_w <= 0:
         return None
     rate = gpu.dram_read_bandwidth
@@ -317,7 +333,8 @@ class LaunchLowering:
         traffic: Mapping[tuple[str, str], Traffic] | None = None,
         actions: Mapping[tuple[str, str], float] | None = None,
     ) -> Step:  # fmt: skip
-        counts = {action: self._at(index, count) for action, count in (actions or {}).items()}
+        known = actions if actions and self.power is not None else {}
+        counts = {action: self._at(index, count) for action, count in known.items()}
         return Step(name, resource, self._at(index, busy), latency, after, traffic or {}, counts)
 
     def _at(self, index: int, value: float) -> Array:
