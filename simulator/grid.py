@@ -51,7 +51,6 @@ class ClassCost:
     ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
     free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
                of free teams and of teams in step
-    ordered    teams take turns at the units, one at each
     """
 
     demand_s: Mapping[str, float]
@@ -60,7 +59,6 @@ class ClassCost:
     ahead_latency_s: float
     stages: float
     free: bool = False
-    ordered: bool = False
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -80,7 +78,7 @@ class ClassCost:
         if teams == in_flight == 1:
             return residence_s(demands, latency_s, blocks)
         parts = [demand / teams for demand in demands]
-        apart = residence_s(parts, latency_s, blocks * teams * in_flight, self.ordered) / in_flight
+        apart = residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
         if teams == 1 or self.free:
             return apart
         return (residence_s(demands, latency_s, blocks * in_flight) / in_flight + apart) / 2
@@ -99,29 +97,21 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
             demand[name] = demand.get(name, 0.0) + count * seconds
         latency_s += count * (cost.latency_s + late)
         stages = max(stages, cost.stages)
-    return ClassCost(demand, latency_s, 0.0, 0.0, stages, any(cost.free for cost in costs), costs[0].ordered)
+    return ClassCost(demand, latency_s, 0.0, 0.0, stages, any(cost.free for cost in costs))
 
 
-def residence_s(demands_s: Sequence[float], latency_s: float, customers: int, ordered: bool = False) -> float:
-    """Time of one round of a closed network of queues with a delay, by mean value analysis.
-
-    `ordered`: whoever comes to a station waits for half of the piece in service only, the mean rest of pieces of equal
-    length that are served one after another; without it stations are shared, and it waits for a whole one.
-    """
+def residence_s(demands_s: Sequence[float], latency_s: float, customers: int) -> float:
+    """Time of one round of a closed network of queues with a delay, by mean value analysis."""
     demands = [demand for demand in demands_s if demand > 0]
     total = latency_s + sum(demands)
     if total == 0 or not demands:
         return total
-    spared = 0.5 if ordered else 0.0
     queue = [demand / total for demand in demands]
     for count in range(2, customers + 1):
-        waits = [
-            demand * (1 + waiting - spared * min(1.0, demand * (count - 1) / total))
-            for demand, waiting in zip(demands, queue, strict=True)
-        ]
+        waits = [demand * (1 + waiting) for demand, waiting in zip(demands, queue, strict=True)]
         total = latency_s + sum(waits)
         queue = [wait * count / total for wait in waits]
-    return max(total, customers * max(demands))
+    return total
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -297,7 +287,7 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
                 latency += float(np.max(step.latency_s))
     assert stream.residency is not None
     free = stream.residency.free or stages > 2  # a third buffer lets one team be a tile ahead of another
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free, stream.residency.free)
+    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free)
 
 
 def _distance(step: Step) -> float:

@@ -8,7 +8,6 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,15 @@ import numpy as np
 from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
-from einsum.expressions import Expression, resolve
+from einsum.expressions import resolve
+from mappings.gpu.blocks import Blocks, Env
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
-from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
+from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridLoop, GridStep
+from mappings.gpu.power import energies, power_limit
 from mappings.program import (
     Array,
     Dependence,
     Phase,
-    PowerLimit,
     Residency,
     Resource,
     Step,
@@ -33,59 +33,12 @@ from mappings.program import (
 )
 
 UNITS = ("tensor", "vector", "shared", "port")
-Env = dict[str, Any]
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
-FLUSHED = 8
-"""What a measurement reads between two runs to clear the L2, in multiples of it."""
 LONE_STALL = 0.08
 """Time that a warp alone on its scheduler stalls, as a share of its instructions' (measured, few_warps: mixture)."""
 DROOP_AT = 1.0
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The grid of one launch: blocks in launch order, and the values of a block's names for each of them."""
-
-    count: int
-    shape: tuple[int, int, int]
-    env: Env
-
-    @classmethod
-    def of(cls, launch: GridLaunch, env: Env) -> Blocks:
-        """Evaluate the grid and the names that depend on a block's place in it."""
-        sizes = [int(launch.grid[axis].number(env)) if axis in launch.grid else 1 for axis in ("x", "y", "z")]
-        count = sizes[0] * sizes[1] * sizes[2]
-        inside: Env = dict(env)
-        # One axis for each coordinate: what depends on x alone is evaluated once for each x.
-        inside["x"] = np.arange(sizes[0]).reshape(1, 1, -1)
-        inside["y"] = np.arange(sizes[1]).reshape(1, -1, 1)
-        inside["z"] = np.arange(sizes[2]).reshape(-1, 1, 1)
-        inside["blocks_x"], inside["blocks_y"] = sizes[0], sizes[1]
-        for name, expression in launch.block.items():
-            inside[name] = expression.evaluate(inside)
-        return cls(count, (sizes[2], sizes[1], sizes[0]), inside)
-
-    def array(self, expression: Expression) -> Array:
-        """An expression's value for each block, (blocks,)."""
-        return self.full(expression.evaluate(self.env))
-
-    def full(self, value: Any) -> Array:
-        """A value with an entry for each block, (blocks,)."""
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), self.shape).reshape(-1)
-
-    def first(self, expression: Expression, count: int) -> Array:
-        """An expression's value for each of the first `count` blocks."""
-        values = np.broadcast_to(np.asarray(expression.evaluate(self.env), dtype=np.float64), self.shape)
-        values = values[: -(-count // (self.shape[1] * self.shape[2]))]
-        if values.shape[0] == 1:
-            values = values[:, : -(-count // self.shape[2])]
-        return values.reshape(-1)[:count]
-
-    def mean(self, expression: Expression) -> float:
-        """An expression's mean over the blocks."""
-        return float(np.mean(np.asarray(expression.evaluate(self.env), dtype=np.float64)))
 
 
 def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
@@ -128,27 +81,6 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
     )
 
 
-def energies(gpu: Gpu, word_bytes: float) -> dict[tuple[str, str], Array]:
-    """Joules of each action; a product of bytes takes half of what one of 16-bit numbers takes."""
-    share = 0.5 if word_bytes == 1 else 1.0
-    joules = {
-        ("tensor", "flop"): gpu.group_flop_energy * share, ("tensor", "warp flop"): gpu.sync_flop_energy * share,
-        ("vector", "lane"): gpu.lane_energy, ("sfu", "operation"): gpu.sfu_energy, ("L2", "byte"): gpu.l2_byte_energy,
-        ("DRAM", "byte"): gpu.dram_byte_energy,
-    }  # fmt: skip
-    return {action: np.full((1, 1), value) for action, value in joules.items()}
-
-
-def power_limit(gpu: Gpu) -> PowerLimit | None:
-    """The limit for a kernel that runs again and again, with a read of `FLUSHED` times the L2 in between."""
-    if gpu.power_limit_w <= 0:
-        return None
-    rate = gpu.dram_read_bandwidth
-    reading_w = gpu.idle_power_w + rate * (gpu.l2_byte_energy + gpu.dram_byte_energy)
-    pause_s = FLUSHED * gpu.l2_capacity / rate
-    return PowerLimit(gpu.power_limit_w, gpu.idle_power_w, gpu.energy_exponent, pause_s, reading_w)
-
-
 class LaunchLowering:
     """One launch on its way to a phase."""
 
@@ -157,6 +89,7 @@ class LaunchLowering:
         self.gpu = gpu
         self.blocks = Blocks.of(launch, env)
         self.power = power_limit(gpu)
+        self.free = bool(launch.free.number(env))
         self.warps = int(launch.warps.number(env))
         self.teams = max(1, int(launch.teams.number(env)))
         self.stages = int(launch.stages.number(env))
@@ -181,6 +114,7 @@ class LaunchLowering:
         written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
         steps: list[Step] = []
+        self.crowding = [self._crowding(loop) for loop in self.launch.loops]
         for index, loop in enumerate(self.launch.loops):
             previous: str | None = None
             for step in loop.steps:
@@ -205,7 +139,7 @@ class LaunchLowering:
                 self.gpu.dram_ramp,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
                 self.power,
-                bool(self.launch.free.number(self.blocks.env)),
+                self.free,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -304,6 +238,8 @@ class LaunchLowering:
         ]
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            if self.free:  # a copy engine writes while the products leave the shared memory time
+                written *= self.crowding[index]
             made.append(self._step(f"{name} shared", self._fed_by_shared(index), index, written, 0.0, after))
             after = (Dependence(self._last(index), self.stages),)
         return [
@@ -312,6 +248,21 @@ class LaunchLowering:
                 name, "port", index, busy, latency, after, {("L2", tensor): passed}
             ),
         ]  # fmt: skip
+
+    def _crowding(self, loop: GridLoop) -> float:
+        """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
+        free_s = written = 0.0
+        word = self.blocks.env["word_bytes"]
+        for step in loop.steps:
+            if step.kind == "product":
+                m, n, k = (self.blocks.mean(value) for value in (step.m, step.n, step.k))
+                held = 0.0 if self.blocks.mean(step.held) else 1.0
+                read = word * k * (held * m + n * max(1.0, m / 64))
+                rate, _ = self.gpu.product_rate(m, self.warps, word)
+                free_s += max(0.0, 2 * m * n * k / rate - read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
+                written += word * k * n
+        needed_s = written / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
+        return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
 
     def _fed_by_shared(self, index: int) -> str:
         """The unit that waits while loads enter the shared memory: it reads its operands there all the time."""
