@@ -312,7 +312,8 @@ class LaunchLowering:
 
     def _dram_bytes(self) -> tuple[dict[int, float], float]:
         """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
-        steps = [step for loop in self.launch.loops for step in loop.steps]
+        walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
+        steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
         stores = [step for step in steps if step.kind == "store"]
         by_tensor: dict[str, list[GridStep]] = {}
