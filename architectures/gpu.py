@@ -37,13 +37,14 @@ class Gpu:
     tensor_fp8_ratio: float
     group_efficiency: float
     sync_efficiency: float
-    group_latency_cycles: float
+    group_wait_cycles: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float
     dram_write_bandwidth: float
     dram_copy_bandwidth: float
     dram_latency: float
+    dram_ramp: float
     l2_capacity: float
     l2_usable: float
     l2_bandwidth: float
@@ -55,6 +56,15 @@ class Gpu:
     launch_next: float
     block_launch: float
     block_latency: float
+    power_limit_w: float
+    idle_power_w: float
+    energy_exponent: float
+    group_flop_energy: float
+    sync_flop_energy: float
+    lane_energy: float
+    sfu_energy: float
+    l2_byte_energy: float
+    dram_byte_energy: float
 
     @classmethod
     def of(cls, machine: EvaluatedArchitecture) -> Gpu:

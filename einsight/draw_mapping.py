@@ -10,6 +10,7 @@ from typing import Any
 from einsight.svg import LINE, Svg, text_width
 from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
+from mappings.gpu.kernel import GridLaunch, GridStep
 from mappings.plan import PlanPhase
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 from mappings.stages import PlanStage
@@ -100,9 +101,25 @@ def _draw(picture: Svg, block: Block, x: float, y: float, width: float) -> None:
 def _nest(mapping: MappingFile) -> tuple[Block, ...]:
     if mapping.plan is not None:
         return tuple(_phase(phase) for phase in mapping.plan.phases)
+    if mapping.kernel is not None:
+        return tuple(_launch(launch) for launch in mapping.kernel.launches)
     units = dict.fromkeys(_units(mapping.nest))
     fills = {unit: UNITS[number % len(UNITS)] for number, unit in enumerate(units)}
     return _blocks(mapping.nest, fills)
+
+
+def _launch(launch: GridLaunch) -> Block:
+    """A launch of a GPU kernel: its grid of thread blocks, and their loops with what each trip does."""
+    grid = ", ".join(f"{axis} {blocks}" for axis, blocks in launch.grid.items())
+    when = f", when {launch.when}" if launch.when is not None else ""
+    title = f"grid {launch.launch}: {grid}; {launch.warps} warps, {launch.stages} stages{when}"
+    return Block(title, BRANCH, tuple(Block(f"{loop.trips} times", LOOP, _steps(loop.steps)) for loop in launch.loops))
+
+
+def _steps(steps: Sequence[GridStep]) -> tuple[Block, ...]:
+    fills = {"product": UNITS[0], "vector": UNITS[1]}
+    names = [step.name if step.kind in ("load", "store") else f"{step.kind} {step.name}" for step in steps]
+    return tuple(Block(name, fills.get(step.kind, HELD)) for name, step in zip(names, steps, strict=True))
 
 
 def _phase(phase: PlanPhase) -> Block:

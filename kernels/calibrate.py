@@ -55,16 +55,16 @@ def calibrate(path: Path, progress: Callable[[str], None] | None = None) -> dict
     require_cuda()
     facts, sessions = _known_facts(path, device_facts())
     bench = _Calibration()
-    session = {"time": now(), **software_facts(), "sections": []}
+    added: list[str] = []
     for section, measure in bench.sections():
         if section in facts:
             continue
         if progress is not None:
             progress(section)
         facts[section] = [{name: _rounded(value) for name, value in fact.items()} for fact in measure()]
-        session["sections"].append(section)
-    if session["sections"]:
-        sessions.append(session)
+        added.append(section)
+    if added:
+        sessions.append({"time": now(), **software_facts(), "sections": added})
     document = {"gpu": device_facts(), "sessions": sessions, "facts": facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -20,7 +20,7 @@ from einsum.errors import EinsightError, SpecError, nearest
 from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
-from kernels.predict import TILE, Fidelity, Prediction, predict
+from kernels.predict import FORMS, STEPS, TILE, Fidelity, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
@@ -128,12 +128,20 @@ def _row(cells: Mapping[str | None, Any], number: int, file: str) -> Row:
     try:
         case = Case.from_fields({name: texts[name] for name in CASE_COLUMNS if name in texts})
         measured = {name: _number(texts.get(name, ""), name) for name in MEASURED}
+        _check_variant(case)
     except SpecError as error:
         raise SpecError(f"line {number}: {error.message}", file=file, key=error.key) from None
     reason = texts.get("reason", "") or texts.get("status", "") if texts.get("status", "ok") != "ok" else ""
     if not reason and measured["ms"] is None:
         reason = "no time was measured"
     return Row(number, case, measured, texts, reason)
+
+
+def _check_variant(case: Case) -> None:
+    known = (*FORMS, *STEPS) if case.kernel == "unfused" else tuple(FORMS)
+    if case.variant and case.variant not in known:
+        hint = nearest(case.variant, known)
+        raise SpecError(f"unknown variant '{case.variant}' of {case.kernel}{hint}", key="variant")
 
 
 def _number(text: str, name: str) -> float | None:

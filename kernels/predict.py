@@ -39,6 +39,8 @@ FORMS: dict[str, dict[str, int]] = {
 }
 """Variant -> knobs of the mapping: products by single warps, loads by warps of their own (FlashAttention-3's warp
 specialization), products of one tile beside the softmax of another."""
+STEPS = ("qk", "softmax", "pv")
+"""Variants that are one step of `unfused`."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def arguments_of(case: Case) -> dict[str, Any]:
     arguments |= {"word_bytes": case.word_bytes, "overlap": 0, "specialized": 0}
     arguments |= FORMS.get(case.variant, {})
     arguments["visible_pairs"] = visible_pairs(case)
+    arguments["pattern_block"] = 0
     if case.pattern:
         size = block_size(case.pattern)
         kept = kept_blocks(case.pattern, case.q_len, case.kv_len, case.causal).sum(axis=1)

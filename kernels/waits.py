@@ -49,6 +49,7 @@ class Waits:
         yield "reductions", self.reductions
         yield "chained_products", self.chained_products
         yield "flags", self.flags
+        yield "few_warps", self.few_warps
         yield "tiles", self.tiles
         yield "clocks", self.clocks
 
@@ -117,6 +118,27 @@ class Waits:
                 self._kernels.flags(self._sink[:1], self._sink[64:65], rounds, warps=warps)
 
             yield {"warps": warps, "flag_ns": self._slope_ns(run)}
+
+    def few_warps(self) -> Iterator[Fact]:
+        """Arithmetic on registers by one to sixteen thread blocks of four warps on each multiprocessor."""
+        from kernels.algorithms import microbenchmarks
+
+        rounds = 2048
+        runs = {name: getattr(microbenchmarks, name) for name in ("exponentials", "multiply_adds", "maxima")}
+        for name, kernel in {**runs, "mixture": self._kernels.mixture}.items():
+            for blocks in (1, 2, 3, 4, 8, 16):
+                for per_thread in (4, 16):
+                    block_n = 128 * per_thread
+                    elements = block_n * blocks * self._sms
+                    values = self._torch.rand(elements, dtype=self._torch.float32, device="cuda")
+
+                    def run(kernel: Any = kernel, values: Any = values, block_n: int = block_n) -> None:
+                        kernel(values, rounds // 16, block_n=block_n, warps=4)
+
+                    timing = self._stopwatch.time(run, BRIEF)
+                    done = elements * rounds
+                    fact: Fact = {"kind": name, "blocks": blocks, "elements_of_thread": per_thread, **times(timing)}
+                    yield {**fact, "operations_per_s": done / timing.ms * 1e3}
 
     def tiles(self) -> Iterator[Fact]:
         """Reading and writing a matrix of 256 MiB tile by tile, by columns of the matrix and shape of the tile."""

@@ -86,17 +86,53 @@ class TileOrder(Protocol):
 
 
 @dataclass(frozen=True)
+class PowerLimit:
+    """What a device may draw on average when the same work runs again and again.
+
+    limit_w   beyond it the clock is lowered
+    idle_w    drawn whatever runs
+    exponent  energy of an action falls with this power of the clock, since the voltage falls with it
+    pause_s, pause_w   between two runs, and what is drawn then
+    """
+
+    limit_w: float
+    idle_w: float
+    exponent: float
+    pause_s: float = 0.0
+    pause_w: float = 0.0
+
+    def stretch(self, seconds: float, dynamic_j: float, clock: float = 1.0) -> float:
+        """How much longer a run takes that would take `seconds` at a share `clock` of the nominal clock, and whose
+        actions take `dynamic_j` at the nominal one."""
+
+        def excess_w(share: float) -> float:
+            run_s = seconds * clock / share
+            drawn_j = self.idle_w * run_s + dynamic_j * share**self.exponent + self.pause_w * self.pause_s
+            return float(drawn_j / (run_s + self.pause_s) - self.limit_w)
+
+        low, high = 0.2 * clock, clock
+        if seconds <= 0 or excess_w(high) <= 0:
+            return 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (low, middle) if excess_w(middle) > 0 else (middle, high)
+        return float(clock / low)
+
+
+@dataclass(frozen=True)
 class Residency:
     """How the instances of a grid share a copy of the private resources, where that is told apart.
 
     teams    groups of threads in an instance that each run a part of every step, side by side
     in_flight  tiles that a team works on at a time
+    free     teams do not meet at barriers for each tile
     counts   tiles of each class of each instance in starting order, (instances, classes); None when all are alike
     start_s  seconds between the starts of two instances, over all copies
     setup_s  seconds of an instance before its first tile
     outermost  the shared resource that is furthest away: how much of it is reached depends on the requests under way
     ramp_s   seconds at the beginning and end in which shared resources are not yet, or no longer, in full use
     droop    (resource, part of the clock that is lost when it is busy, share of the time from which on all is lost)
+    power    what the whole may draw; None where that is not known
     """
 
     teams: int = 1
@@ -107,6 +143,8 @@ class Residency:
     outermost: str = ""
     ramp_s: float = 0.0
     droop: tuple[str, float, float] = ("", 0.0, 1.0)
+    power: PowerLimit | None = None
+    free: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 The teams of warps that a multiprocessor holds are the customers of a closed queueing network. Its stations are the
 multiprocessor's units; a team visits them in turn, once per tile, and spends latencies between them. Mean value
 analysis (Reiser and Lavenberg, J. ACM 1980) gives the time of one round for n teams from that for n - 1: a team that
-comes to a station finds the queue that n - 1 teams leave there on average. One team alone takes the sum of its steps;
-many are bound by the busiest unit.
+comes to a station finds the queue that n - 1 teams leave there on average. Units that change between warps at every
+instruction share their time, the case for which this is exact whatever the lengths of the work. One team alone takes
+the sum of its steps; many are bound by the busiest unit.
 
 Loads that run ahead occupy the way to the L2 beside all this; a tile waits for what of their latency the tiles before
-it do not cover. A block's time is the sum over its tiles; blocks start in order, each where one has ended.
+it do not cover. The blocks of the first wave, and those that remain for the last, do the same at the same time: each of
+their loops shares the memory with the same loop of all others. In the waves between, some load while others compute.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +29,17 @@ SHARPNESS = 2.75
 Measured, concurrency: 16, 32, 64 KiB in flight on each multiprocessor reach 0.49, 0.78, 0.97 of the DRAM's bandwidth
 where latency alone would allow 0.56, 1.12, 2.24 of it.
 """
-LOST_STAGES = 1.3
-"""Stages of a load pipeline that do not help: the tile in use, and a third of one until its buffer is free again."""
+EVEN_SHARE = 0.955
+"""Part of the memory's bandwidth that blocks reach which stream side by side to the end: they get unequal parts of it.
+
+Measured, concurrency: 3.05 TB/s by 528 and 1056 streaming blocks, less the launch, of 3.2 TB/s by blocks that come
+and go.
+"""
+LOST_STAGES = 1.5
+"""Stages of a load pipeline that cover nothing: the tile in use, and the part of the next until its buffer is free and
+its load is asked for, which compiled loops do behind the last product."""
+WAIT_ROUNDS = 5
+"""How often a tile's time and what it waits for its loads are computed from each other."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class ClassCost:
     demand_s   busy seconds of each station, for the whole block
     latency_s  latencies between the steps
     ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
+    free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
+               of free teams and of teams in step
     """
 
     demand_s: Mapping[str, float]
@@ -45,38 +58,59 @@ class ClassCost:
     ahead_s: float
     ahead_latency_s: float
     stages: float
+    free: bool = False
 
-    def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> float:
-        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one."""
+    def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
+        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
+        what of them it waits for loads."""
         demands = list(self.demand_s.values())
-        alone = residence_s(demands, self.latency_s, blocks)
-        if teams > 1:
-            apart = residence_s([demand / teams for demand in demands], self.latency_s, blocks * teams)
-            alone = apart if self.stages > 2 else (alone + apart) / 2
-        if in_flight > 1:
-            parts = [demand / teams for demand in demands]
-            alone = residence_s(parts, self.latency_s, blocks * teams * in_flight) / in_flight
+        seconds = self._tile_s(demands, self.latency_s, blocks, teams, in_flight)
         if self.stages <= 1:
-            return alone
-        wait = self.ahead_latency_s + blocks * self.ahead_s
-        return max(alone, (alone + wait) / (1 + self.stages - LOST_STAGES), blocks * self.ahead_s)
+            return seconds, 0.0
+        wait, covered, late = self.fill_s(blocks), self.stages - LOST_STAGES, 0.0
+        for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
+            late = (late + max(0.0, wait - covered * seconds)) / 2
+            seconds = self._tile_s(demands, self.latency_s + in_flight * late, blocks, teams, in_flight)
+        return max(seconds, blocks * self.ahead_s), late
+
+    def _tile_s(self, demands: Sequence[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
+        """The same, for given latencies."""
+        if teams == in_flight == 1:
+            return residence_s(demands, latency_s, blocks)
+        parts = [demand / teams for demand in demands]
+        apart = residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
+        if teams == 1 or self.free:
+            return apart
+        return (residence_s(demands, latency_s, blocks * in_flight) / in_flight + apart) / 2
 
     def fill_s(self, blocks: int) -> float:
-        """Seconds until the first tile's loads are there."""
+        """Seconds from asking for a tile's loads until they are there."""
         return self.ahead_latency_s + blocks * self.ahead_s if self.stages > 1 else 0.0
 
 
-def residence_s(demands_s: list[float], latency_s: float, customers: int) -> float:
+def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
+    """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
+    demand: dict[str, float] = {}
+    stages = 1.0
+    for cost, count, late in zip(costs, counts, late_s, strict=True):
+        for name, seconds in cost.demand_s.items():
+            demand[name] = demand.get(name, 0.0) + count * seconds
+        latency_s += count * (cost.latency_s + late)
+        stages = max(stages, cost.stages)
+    return ClassCost(demand, latency_s, 0.0, 0.0, stages, any(cost.free for cost in costs))
+
+
+def residence_s(demands_s: Sequence[float], latency_s: float, customers: int) -> float:
     """Time of one round of a closed network of queues with a delay, by mean value analysis."""
-    demands = np.array([demand for demand in demands_s if demand > 0])
-    queue = np.zeros(demands.size)
-    total = latency_s
-    for count in range(1, customers + 1):
-        waits = demands * (1 + queue)
-        total = float(waits.sum()) + latency_s
-        if total == 0:
-            return 0.0
-        queue = waits * (count / total)
+    demands = [demand for demand in demands_s if demand > 0]
+    total = latency_s + sum(demands)
+    if total == 0 or not demands:
+        return total
+    queue = [demand / total for demand in demands]
+    for count in range(2, customers + 1):
+        waits = [demand * (1 + waiting) for demand, waiting in zip(demands, queue, strict=True)]
+        total = latency_s + sum(waits)
+        queue = [wait * count / total for wait in waits]
     return total
 
 
@@ -84,55 +118,140 @@ def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str
     """Seconds of a phase of grids, one after another where there are several, and what bounds it; one design point."""
     total, longest, bound = 0.0, -1.0, ""
     for stream in phase.streams:
-        seconds, by = _stream_time(stream, program.resources)
+        seconds, by = _stream_time(stream, program.resources, program.energy_j)
         total += seconds
         if seconds > longest:
             longest, bound = seconds, by
     return np.array([total]), np.array([bound])
 
 
-def _stream_time(stream: Stream, resources: Mapping[str, Resource]) -> tuple[float, str]:
+def _stream_time(
+    stream: Stream, resources: Mapping[str, Resource], energy_j: Mapping[tuple[str, str], Array]
+) -> tuple[float, str]:
     residency = stream.residency
     assert residency is not None
     copies = max(int(np.max(resource.copies)) for resource in resources.values())
     instances, slots = int(np.max(stream.instances)), int(np.max(stream.slots))
-    classes = stream.counts.shape[1]
-    costs = [_class_cost(stream, resources, index) for index in range(classes)]
-
-    def block_s(resident: int, counts: Array) -> Array:
-        rounds = np.array([cost.round_s(resident, residency.teams, residency.in_flight) for cost in costs])
-        fills = np.array([cost.fill_s(resident) for cost in costs])
-        return np.asarray(residency.setup_s + (counts * rounds).sum(axis=1) + ((counts > 0) * fills).sum(axis=1))
-
-    counts = residency.counts
-    if counts is None:
-        grid_s = _even_waves(lambda resident: float(block_s(resident, stream.counts)[0]), instances, slots, copies)
-    else:
-        resident = min(slots, -(-instances // copies))
-        grid_s = makespan_s(block_s(resident, counts), copies * resident)
-    unit, lost, onset = residency.droop
-    if lost > 0 and grid_s > 0:
-        busy = sum(
-            float(np.sum(np.asarray(step.busy_s) * stream.counts)) for step in stream.steps if step.resource == unit
-        )
-        grid_s /= 1 - lost * min(1.0, busy * instances / copies / grid_s / onset)
-    grid_s = max(grid_s, residency.start_s * instances)
-    shared_s: dict[str, float] = {}
-    for step in stream.steps:
-        if step.resource is not None and resources[step.resource].copies == 1:
-            load = float(np.sum(np.asarray(step.busy_s) * stream.counts)) * instances
-            shared_s[step.resource] = shared_s.get(step.resource, 0.0) + load
+    grid = Grid(stream, resources, copies)
+    grid_s = grid.even_s(instances, slots) if residency.counts is None else grid.uneven_s(residency.counts, slots)
+    shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
+    if residency.power is not None:
+        drawn_j = grid.dynamic_j(energy_j) * instances
+        grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), drawn_j, 1 / grid.slowdown)
+    seconds = max(grid_s, residency.start_s * instances, *shared_s.values())
+    outermost = shared_s.get(residency.outermost, 0.0)
+    if seconds > 0:
+        seconds += residency.ramp_s * min(1.0, outermost / seconds)
     heaviest = max(shared_s, key=lambda name: shared_s[name], default="")
-    outermost = shared_s.pop(residency.outermost, 0.0)
-    near_s = max([grid_s, *shared_s.values()])
-    most = max(near_s, outermost, 1e-30)
-    seconds = most * ((near_s / most) ** SHARPNESS + (outermost / most) ** SHARPNESS) ** (1 / SHARPNESS)
-    shared_s[residency.outermost] = outermost
-    seconds += residency.ramp_s * min(1.0, outermost / most)
-    if heaviest and shared_s[heaviest] > grid_s:
+    if heaviest and shared_s[heaviest] > 0.7 * seconds:
         return seconds, heaviest
-    unit, busy = _busiest(stream, resources, costs)
-    return seconds, unit if busy * instances / copies > 0.5 * grid_s else "latency"
+    unit, busy = _busiest(stream, resources, grid.costs)
+    return seconds, unit if busy * instances / copies > 0.5 * seconds else "latency"
+
+
+def bound_s(own_s: Array, outermost_s: Array) -> Array:
+    """Seconds of what takes `own_s` for itself alone and `outermost_s` of a shared resource that latency keeps away."""
+    most = np.maximum(np.maximum(own_s, outermost_s), 1e-30)
+    return np.asarray(most * ((own_s / most) ** SHARPNESS + (outermost_s / most) ** SHARPNESS) ** (1 / SHARPNESS))
+
+
+class Grid:
+    """Blocks of one launch: what they need of their multiprocessor, and of what all multiprocessors share."""
+
+    def __init__(self, stream: Stream, resources: Mapping[str, Resource], copies: int) -> None:
+        assert stream.residency is not None
+        self.stream, self.residency, self.copies = stream, stream.residency, copies
+        classes = stream.counts.shape[1]
+        self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
+        self.ahead = np.array([cost.stages > 1 for cost in self.costs])
+        self.counts = stream.counts[0]
+        self.slowdown = 1.0
+        tile_s: dict[str, Array] = {}
+        self._drawing_s = 0.0
+        for step in stream.steps:
+            if step.resource is None:
+                continue
+            busy = np.broadcast_to(np.asarray(step.busy_s, dtype=float), (1, classes))[0]
+            if resources[step.resource].copies == 1:
+                tile_s[step.resource] = tile_s.get(step.resource, 0.0) + busy
+            elif step.resource == self.residency.droop[0]:
+                self._drawing_s += float((busy * self.counts).sum())
+        self.outermost_s = tile_s.get(self.residency.outermost, np.zeros(classes))
+        self.near_s = np.array([load for name, load in tile_s.items() if name != self.residency.outermost])
+        self.shared_s = {name: load * self.counts for name, load in tile_s.items()}
+
+    def dynamic_j(self, energy_j: Mapping[tuple[str, str], Array]) -> float:
+        """Joules of the actions of one block at the nominal clock."""
+        total = 0.0
+        for step in self.stream.steps:
+            for action, count in step.actions.items():
+                total += float((np.asarray(count)[0] * self.counts).sum()) * float(energy_j[action].flat[0])
+        return total
+
+    def _drooped(self, block_s: float, resident: int) -> float:
+        """How much longer blocks take because the clock drops while the unit that draws most works."""
+        _, lost, onset = self.residency.droop
+        share = self._drawing_s * resident / block_s if block_s > 0 else 0.0
+        self.slowdown = 1 / (1 - lost * min(1.0, share / onset))
+        return self.slowdown
+
+    def alone_s(self, resident: int) -> tuple[Array, Array, float]:
+        """With so many blocks on a multiprocessor, what those on others ask for left aside: seconds of a tile of each
+        class and of its first loads, (classes,), and of a whole block when blocks beside each other are at different
+        places."""
+        teams, in_flight = self.residency.teams, self.residency.in_flight
+        found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
+        rounds, late = (np.array(values) for values in zip(*found, strict=True))
+        fills = np.array([cost.fill_s(resident) for cost in self.costs])
+        latency = self.residency.setup_s + float(fills[self.counts > 0].sum())
+        if in_flight > 1:
+            whole = latency + float((rounds * self.counts).sum())
+        else:
+            whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
+        slowdown = self._drooped(whole, resident)
+        return rounds * slowdown, fills, whole * slowdown
+
+    def together_s(self, own_s: Array, active: int, counts: Array) -> Array:
+        """Seconds of tiles when `active` blocks share what they share: (..., classes) of `counts` tiles each.
+
+        `own_s` is what they take without the others.
+        """
+        near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else 0.0
+        own_s, outermost_s = np.maximum(own_s, near), active * self.outermost_s * counts
+        return np.where(self.ahead, np.maximum(own_s, outermost_s / EVEN_SHARE), bound_s(own_s, outermost_s))
+
+    def even_s(self, instances: int, slots: int) -> float:
+        """Equal blocks: full waves, then one that fills the multiprocessors less."""
+        places = slots * self.copies
+        full, rest = divmod(instances, places)
+        seconds = self.residency.start_s * min(instances, places)
+        if full:
+            rounds, fills, whole = self.alone_s(slots)
+            seconds += self._in_step_s(rounds, fills, places)
+            shared = max((places * float(load.sum()) for load in self.shared_s.values()), default=0.0)
+            seconds += (full - 1) * max(whole, shared)
+        if rest:
+            rounds, fills, _ = self.alone_s(-(-rest // self.copies))
+            seconds += self._in_step_s(rounds, fills, rest)
+        return seconds
+
+    def _in_step_s(self, rounds: Array, fills: Array, active: int) -> float:
+        own = rounds * self.counts + fills * (self.counts > 0)
+        return float(self.residency.setup_s) + float(self.together_s(own, active, self.counts).sum())
+
+    def uneven_s(self, counts: Array, slots: int) -> float:
+        """Blocks of (instances, classes) tiles: each starts in its turn where a place is free first."""
+        instances = counts.shape[0]
+        resident = min(slots, -(-instances // self.copies))
+        active = min(instances, resident * self.copies)
+        rounds, fills, whole = self.alone_s(resident)
+        own = counts * rounds + (counts > 0) * fills
+        if instances <= active:
+            durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
+        else:
+            durations = own.sum(axis=1) + self.residency.setup_s
+            durations *= whole / durations.mean()
+        return makespan_s(durations, self.copies * resident) + float(self.residency.start_s * active)
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:
@@ -166,19 +285,13 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
                 transfer = max(transfer, float(np.max(step.latency_s)))
             else:
                 latency += float(np.max(step.latency_s))
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages)
+    assert stream.residency is not None
+    free = stream.residency.free or stages > 2  # a third buffer lets one team be a tile ahead of another
+    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free)
 
 
 def _distance(step: Step) -> float:
     return max((float(np.max(dependence.distance)) for dependence in step.after), default=0.0)
-
-
-def _even_waves(block_s: object, instances: int, slots: int, copies: int) -> float:
-    """Equal blocks: full waves, then one that fills the copies less."""
-    assert callable(block_s)
-    full, rest = divmod(instances, slots * copies)
-    seconds = full * float(block_s(slots))
-    return seconds + (float(block_s(-(-rest // copies))) if rest else 0.0)
 
 
 def makespan_s(durations_s: Array, places: int) -> float:

@@ -172,3 +172,25 @@ def clocked_products(
         _clocked_products, (c.shape[0],), a, b, c, clock, rounds, pause, BLOCK_M=block_m, BLOCK_N=block_n,
         BLOCK_K=block_k, UNROLL=unroll, warps=warps, stages=1,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _mixture(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    x = tl.load(values_ptr + places)
+    total = x * 0.0
+    highest = x
+    for _ in tl.range(0, rounds):
+        for _ in tl.static_range(UNROLL):
+            x = tl.exp2(tl.fma(x, -0.5, 0.25))
+            total += x
+            highest = tl.maximum(highest, x)
+            total = total * 0.99
+    tl.store(values_ptr + places, total + highest)
+
+
+def mixture(values: Any, rounds: int, *, block_n: int, warps: int) -> None:
+    """For each of `values` (fp32), `rounds` x UNROLL times: a multiply-add, exp2, a sum, a maximum and a product, as an
+    online softmax does for a score; a thread block for each block_n of them."""
+    grid = (values.numel() // block_n,)
+    launch(_mixture, grid, values, rounds, BLOCK_N=block_n, UNROLL=UNROLL, warps=warps, stages=1)

@@ -68,9 +68,10 @@ def fetched_bytes(
     if waves == 1 or not any(access.shared for access in accesses):
         return [float(union.sum()) for union in unions]
     held = int(usable_bytes // max(footprint, 1.0))
-    if held <= 1:
+    if held < 1:
         return [float(union.sum()) for union in unions]
-    # Halves of what the L2 holds follow one another; each finds the one before it.
+    # A wave finds what the one before it read, since blocks start one by one where others end; where the L2 holds more,
+    # halves of what it holds follow one another, and each finds the one before it.
     half = np.minimum(wave // max(held // 2, 1), np.iinfo(np.int64).max)
     return [_with_previous(access, half) for access in accesses]
 

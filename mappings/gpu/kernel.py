@@ -44,7 +44,7 @@ class GridStep(Model):
     """load, store: bytes of a row that the block moves."""
     same: tuple[Expression, ...] | None = None
     """load: blocks with equal values here and overlapping rows read the same bytes; nobody shares when omitted."""
-    asynchronous: bool = True
+    asynchronous: Expression = ONE
     """load: runs ahead of the tile that needs it, as far as the stages of the pipeline allow."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
@@ -58,8 +58,10 @@ class GridStep(Model):
     """product: depth."""
     repeat: Expression = ONE
     """product: how often the same product is computed, where there are more warps than parts of the tile."""
-    held: bool = False
+    held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
+    waits: Expression = ONE
+    """product: 1 if what follows needs the result at once; 0 if a warp group goes on and asks for it a tile later."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads."""
     half: Expression = ZERO
@@ -113,6 +115,8 @@ class GridLaunch(Model):
     """Groups of warps of a block that work on parts of each tile of their own, side by side."""
     overlap: Expression = ZERO
     """1 if the products of one tile run beside the vector steps of another within a team of warps."""
+    free: Expression = ZERO
+    """1 if teams wait for loads only, not for each other."""
     block: dict[str, Expression] = {}
     """Values that depend on the block's coordinates x, y, z."""
     loops: tuple[GridLoop, ...]

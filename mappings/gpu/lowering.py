@@ -8,7 +8,6 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,61 +15,30 @@ import numpy as np
 from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
-from einsum.expressions import Expression, resolve
+from einsum.expressions import resolve
+from mappings.gpu.blocks import Blocks, Env
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
-from mappings.gpu.kernel import GpuKernel, GridLaunch, GridStep
-from mappings.program import Array, Dependence, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
+from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridLoop, GridStep
+from mappings.gpu.power import energies, power_limit
+from mappings.program import (
+    Array,
+    Dependence,
+    Phase,
+    Residency,
+    Resource,
+    Step,
+    Stream,
+    TileProgram,
+    Traffic,
+)
 
 UNITS = ("tensor", "vector", "shared", "port")
-Env = dict[str, Any]
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
-DROOP_AT = 0.3
+LONE_STALL = 0.08
+"""Time that a warp alone on its scheduler stalls, as a share of its instructions' (measured, few_warps: mixture)."""
+DROOP_AT = 1.0
 """Share of the time for which the tensor cores work when the clock has dropped all the way."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The grid of one launch: blocks in launch order, and the values of a block's names for each of them."""
-
-    count: int
-    shape: tuple[int, int, int]
-    env: Env
-
-    @classmethod
-    def of(cls, launch: GridLaunch, env: Env) -> Blocks:
-        """Evaluate the grid and the names that depend on a block's place in it."""
-        sizes = [int(launch.grid[axis].number(env)) if axis in launch.grid else 1 for axis in ("x", "y", "z")]
-        count = sizes[0] * sizes[1] * sizes[2]
-        inside: Env = dict(env)
-        # One axis for each coordinate: what depends on x alone is evaluated once for each x.
-        inside["x"] = np.arange(sizes[0]).reshape(1, 1, -1)
-        inside["y"] = np.arange(sizes[1]).reshape(1, -1, 1)
-        inside["z"] = np.arange(sizes[2]).reshape(-1, 1, 1)
-        inside["blocks_x"], inside["blocks_y"] = sizes[0], sizes[1]
-        for name, expression in launch.block.items():
-            inside[name] = expression.evaluate(inside)
-        return cls(count, (sizes[2], sizes[1], sizes[0]), inside)
-
-    def array(self, expression: Expression) -> Array:
-        """An expression's value for each block, (blocks,)."""
-        return self.full(expression.evaluate(self.env))
-
-    def full(self, value: Any) -> Array:
-        """A value with an entry for each block, (blocks,)."""
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), self.shape).reshape(-1)
-
-    def first(self, expression: Expression, count: int) -> Array:
-        """An expression's value for each of the first `count` blocks."""
-        values = np.broadcast_to(np.asarray(expression.evaluate(self.env), dtype=np.float64), self.shape)
-        values = values[: -(-count // (self.shape[1] * self.shape[2]))]
-        if values.shape[0] == 1:
-            values = values[:, : -(-count // self.shape[2])]
-        return values.reshape(-1)[:count]
-
-    def mean(self, expression: Expression) -> float:
-        """An expression's mean over the blocks."""
-        return float(np.mean(np.asarray(expression.evaluate(self.env), dtype=np.float64)))
 
 
 def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
@@ -100,10 +68,15 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
         phases=phases,
         resources=resources,
         points=1,
-        energy_j={},
+        energy_j=energies(gpu, env["word_bytes"]) if gpu.power_limit_w > 0 else {},
         peak_per_s={},
         clock_hz=one * gpu.clock_hz,
-        assumptions=("thread blocks start in the order of their numbers",),
+        assumptions=(
+            "thread blocks start in the order of their numbers",
+            "energy is that of actions at the nominal clock, without what the idle GPU draws"
+            if gpu.power_limit_w > 0
+            else "energies of this GPU's actions are not known: none is given, and the clock is not lowered for power",
+        ),
         launch_s=(gpu.launch_latency, gpu.launch_next),
     )
 
@@ -115,6 +88,8 @@ class LaunchLowering:
         self.launch = launch
         self.gpu = gpu
         self.blocks = Blocks.of(launch, env)
+        self.power = power_limit(gpu)
+        self.free = bool(launch.free.number(env))
         self.warps = int(launch.warps.number(env))
         self.teams = max(1, int(launch.teams.number(env)))
         self.stages = int(launch.stages.number(env))
@@ -125,6 +100,8 @@ class LaunchLowering:
             self.trips = np.array([[float(values.flat[0]) for values in trips]])
         else:
             self.trips = np.stack([self.blocks.full(values) for values in trips], axis=1)
+        # A loop that is written with trips is pipelined, however few there are; one that is not, is straight code.
+        self.walks = [loop.trips is not ONE for loop in launch.loops]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         self.accesses: dict[int, Access] = {}
         self.in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
@@ -137,6 +114,7 @@ class LaunchLowering:
         written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
         steps: list[Step] = []
+        self.crowding = [self._crowding(loop) for loop in self.launch.loops]
         for index, loop in enumerate(self.launch.loops):
             previous: str | None = None
             for step in loop.steps:
@@ -158,8 +136,10 @@ class LaunchLowering:
                 self.gpu.block_launch,
                 self.gpu.block_latency,
                 "DRAM",
-                self.gpu.dram_latency,
+                self.gpu.dram_ramp,
                 ("tensor", self.gpu.clock_droop, DROOP_AT),
+                self.power,
+                self.free,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -182,17 +162,18 @@ class LaunchLowering:
         word = self.blocks.env["word_bytes"]
         rate, wide = self.gpu.product_rate(m, self.warps, word)
         busy = 2 * m * n * k * repeat / rate
-        held = 0.0 if step.held else 1.0
+        held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
             read = word * k * (held * m + n * max(1.0, m / 64))
             busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
         cycles = self.blocks.mean(step.latency)
         if wide:
-            latency = (cycles + self.gpu.group_latency_cycles) / self.gpu.clock_hz
+            latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
             latency = max(steps / self.gpu.clock_hz - busy / self.teams, 0.0) + cycles / self.gpu.clock_hz
-        made = [self._step(name, "tensor", index, busy, latency, after)]
+        action = ("tensor", "flop" if wide else "warp flop")
+        made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
@@ -205,8 +186,9 @@ class LaunchLowering:
         gpu = self.gpu
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
         busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
-        latency = self.blocks.mean(step.latency) / gpu.clock_hz
-        made = [self._step(name, "vector", index, busy, latency, after)]
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz + LONE_STALL * busy
+        actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
+        made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -234,30 +216,53 @@ class LaunchLowering:
         )
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
-        active = min(self.blocks.count, gpu.multiprocessors)
         prefetched = load and self._prefetched(step, index)
-        # What the other multiprocessors ask for at the same time stands in the way: a share of the bandwidths.
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         asked = bytes_per_trip * (1 - pairs / 2)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
-        latency = active * l2_busy
-        if load:
-            latency += gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency)
+        latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
+        busy = bytes_per_trip / gpu.port_bandwidth
+        # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
+        active = min(self.blocks.count, gpu.multiprocessors)
+        if prefetched:
+            latency += active * max(l2_busy, dram_busy)
+        else:
+            busy = max(busy, active * l2_busy)
         made = [
-            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved}),
-            self._step(f"{name} L2", "L2", index, l2_busy, 0.0, ()),
+            self._step(
+                f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
+                {("DRAM", "byte"): dram_per_trip},
+            ),
+            self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            if self.free:  # a copy engine writes while the products leave the shared memory time
+                written *= self.crowding[index]
             made.append(self._step(f"{name} shared", self._fed_by_shared(index), index, written, 0.0, after))
             after = (Dependence(self._last(index), self.stages),)
         return [
             *made,
             self._step(
-                name, "port", index, bytes_per_trip / gpu.port_bandwidth, latency, after, {("L2", tensor): passed}
+                name, "port", index, busy, latency, after, {("L2", tensor): passed}
             ),
-        ]
+        ]  # fmt: skip
+
+    def _crowding(self, loop: GridLoop) -> float:
+        """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
+        free_s = written = 0.0
+        word = self.blocks.env["word_bytes"]
+        for step in loop.steps:
+            if step.kind == "product":
+                m, n, k = (self.blocks.mean(value) for value in (step.m, step.n, step.k))
+                held = 0.0 if self.blocks.mean(step.held) else 1.0
+                read = word * k * (held * m + n * max(1.0, m / 64))
+                rate, _ = self.gpu.product_rate(m, self.warps, word)
+                free_s += max(0.0, 2 * m * n * k / rate - read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
+                written += word * k * n
+        needed_s = written / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
+        return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
 
     def _fed_by_shared(self, index: int) -> str:
         """The unit that waits while loads enter the shared memory: it reads its operands there all the time."""
@@ -272,13 +277,16 @@ class LaunchLowering:
 
     def _prefetched(self, step: GridStep, index: int) -> bool:
         computes = any(other.kind in ("product", "vector") for other in self.launch.loops[index].steps)
-        return step.asynchronous and self.stages > 1 and computes and bool((self.trips[:, index] > 1).any())
+        return bool(self.blocks.mean(step.asynchronous)) and self.stages > 1 and computes and self.walks[index]
 
     def _step(
         self, name: str, resource: str, index: int, busy: float, latency: float, after: tuple[Dependence, ...],
         traffic: Mapping[tuple[str, str], Traffic] | None = None,
+        actions: Mapping[tuple[str, str], float] | None = None,
     ) -> Step:  # fmt: skip
-        return Step(name, resource, self._at(index, busy), latency, after, traffic or {})
+        known = actions if actions and self.power is not None else {}
+        counts = {action: self._at(index, count) for action, count in known.items()}
+        return Step(name, resource, self._at(index, busy), latency, after, traffic or {}, counts)
 
     def _at(self, index: int, value: float) -> Array:
         """A value of one tile class, 0 in the others, (1, classes)."""
@@ -304,7 +312,8 @@ class LaunchLowering:
 
     def _dram_bytes(self) -> tuple[dict[int, float], float]:
         """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
-        steps = [step for loop in self.launch.loops for step in loop.steps]
+        walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
+        steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
         stores = [step for step in steps if step.kind == "store"]
         by_tensor: dict[str, list[GridStep]] = {}

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from architectures import Architecture, EvaluatedArchitecture
 from einsight.command import main
@@ -24,6 +26,12 @@ MEASUREMENTS = Path(__file__).parents[2] / "kernels" / "measurements"
 @pytest.fixture(scope="module")
 def h100() -> EvaluatedArchitecture:
     return Architecture.load("h100-sxm").evaluate({})
+
+
+@pytest.fixture(scope="module")
+def cool_h100() -> EvaluatedArchitecture:
+    """An H100 whose power is not limited: FlashAttention-3's benchmark rests a second before each case."""
+    return Architecture.load("h100-sxm").evaluate({"power_limit_w": 0})
 
 
 def written(folder: Path, text: str) -> Path:
@@ -85,7 +93,7 @@ def test_visible_pairs_are_those_of_a_dense_mask() -> None:
 @pytest.mark.parametrize(
     "q_len, tflops", [(512, 467), (1024, 565), (2048, 625), (4096, 638), (8192, 646), (16384, 648)]
 )
-def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, tflops: float) -> None:
+def test_flash_attention_3_on_an_h100(cool_h100: EvaluatedArchitecture, q_len: int, tflops: float) -> None:
     """FlashAttention-3, forward, fp16, head dimension 128, no mask: TFLOPS by length."""
     sizes: dict[str, Any] = {
         "batch": 16384 // q_len,
@@ -95,7 +103,7 @@ def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, t
         "kv_len": q_len,
         "head_dim": 128,
     }
-    found = predict(Case("flash_attention", variant="warp-specialized", **sizes), h100)
+    found = predict(Case("flash_attention", variant="warp-specialized", **sizes), cool_h100)
     assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
@@ -116,23 +124,30 @@ def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
     assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
-def test_overlap_and_warp_specialization_each_help(h100: EvaluatedArchitecture) -> None:
-    """FlashAttention-3's ablation (661 TFLOPS with both, 582 without overlap) at one shape."""
-    sizes: dict[str, Any] = {"batch": 4, "heads": 16, "kv_heads": 16, "q_len": 8448, "kv_len": 8448, "head_dim": 128}
+def test_flash_attention_3_without_its_parts(cool_h100: EvaluatedArchitecture) -> None:
+    """FlashAttention-3's ablation at one shape and its tile of 128 x 128: 661 TFLOPS, 582 without products beside the
+    softmax, 570 without warps for the loads alone."""
+    sizes: dict[str, Any] = {
+        "batch": 4, "heads": 16, "kv_heads": 16, "q_len": 8448, "kv_len": 8448, "head_dim": 128, "block_m": 128,
+        "block_n": 128, "warps": 8, "stages": 2,
+    }  # fmt: skip
+    work = 4 * 4 * 16 * 8448**2 * 128
     rate = {
-        variant: 4 * 4 * 16 * 8448**2 * 128 / predict(Case("flash_attention", variant=variant, **sizes), h100).time_s
+        variant: work / predict(Case("flash_attention", variant=variant, **sizes), cool_h100).time_s
         for variant in ("warp-specialized", "warp-specialized-in-turn", "overlapped", "")
     }
     assert rate["warp-specialized"] / 1e12 == pytest.approx(661, rel=0.1)
     assert rate["warp-specialized-in-turn"] / 1e12 == pytest.approx(582, rel=0.1)
-    assert rate["warp-specialized"] > rate["overlapped"] > rate[""]
-    assert rate["warp-specialized"] > rate["warp-specialized-in-turn"] > rate[""]
+    assert rate["overlapped"] / 1e12 == pytest.approx(570, rel=0.1)
+    assert rate["warp-specialized"] > rate["warp-specialized-in-turn"] > rate["overlapped"] > rate[""]
 
 
-def test_stream_k_gains_where_split_waves_are_uneven(h100: EvaluatedArchitecture) -> None:
-    """LeanAttention (arXiv 2405.10480): 168 heads with one part each leave multiprocessors idle in the end."""
+@pytest.mark.parametrize("name", ["h100-sxm", "a100-sxm-80gb"])
+def test_stream_k_gains_where_split_waves_are_uneven(name: str) -> None:
+    """LeanAttention (arXiv 2405.10480): 448 heads with one part each are one wave of blocks and a bit."""
+    machine = Architecture.load(name).evaluate({})
     sizes: dict[str, Any] = {
-        "batch": 3,
+        "batch": 8,
         "heads": 56,
         "kv_heads": 56,
         "kv_len": 32768,
@@ -141,12 +156,48 @@ def test_stream_k_gains_where_split_waves_are_uneven(h100: EvaluatedArchitecture
         "block_n": 128,
     }
     tile: dict[str, Any] = {"warps": 4, "stages": 2}
-    split = predict(Case("flash_decode", splits=1, **sizes, **tile), h100).time_s
-    lean = predict(Case("lean_decode", splits=264, **sizes, **tile), h100).time_s
-    assert lean < split
+    split = predict(Case("flash_decode", splits=1, **sizes, **tile), machine).time_s
+    lean = predict(Case("lean_decode", splits=2 * int(machine.variables["multiprocessors"]), **sizes, **tile), machine)
+    assert 1.1 * lean.time_s < split
 
 
-@pytest.mark.parametrize("name, most", [("h100-sxm", 0.12), ("h200-sxm", 0.14)])
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["flash_attention", "unfused", "matmul", "softmax", "copy", "linear_attention"]),
+    st.integers(1, 8), st.integers(0, 3), st.integers(1, 6000), st.sampled_from([64, 80, 128]), st.booleans(),
+)  # fmt: skip
+def test_no_less_is_read_than_there_is(
+    h100: EvaluatedArchitecture, kernel: str, batch: int, group: int, length: int, dim: int, causal: bool
+) -> None:
+    """The I/O lower bound of any schedule: every input once (the last query sees every key)."""
+    heads = 8
+    shared = heads // 2**group if kernel == "flash_attention" else heads
+    case = Case(kernel, "fp16", batch, heads, shared, length, length, dim, causal)
+    queries, keys = 2 * batch * heads * length * dim, 2 * batch * shared * length * dim
+    least = {"copy": queries, "softmax": 2 * batch * heads * length**2, "matmul": 2 * queries}
+    assert predict(case, h100).dram_read_bytes >= least.get(kernel, queries + 2 * keys) * (1 - 1e-9)
+
+
+def test_clocks_fall_where_power_is_limited(h100: EvaluatedArchitecture, cool_h100: EvaluatedArchitecture) -> None:
+    """A long product draws more than the limit; a copy does not, and a short product rests while caches are flushed."""
+    tile: dict[str, Any] = {"block_m": 128, "block_n": 256, "block_k": 64, "warps": 8, "stages": 3}
+    for size, low, high in ((8192, 1.05, 1.4), (512, 1.0, 1.0)):
+        case = Case("matmul", q_len=size, kv_len=size, head_dim=size, **tile)
+        assert low <= predict(case, h100).time_s / predict(case, cool_h100).time_s <= high
+    copied = Case("copy", q_len=2**20, head_dim=1024)
+    assert predict(copied, h100).time_s == predict(copied, cool_h100).time_s
+
+
+@pytest.mark.parametrize("name", ["h100-sxm-libraries", "h200-sxm-libraries"])
+def test_kernels_of_libraries_stay_predicted(name: str) -> None:
+    """cuDNN's attention and cuBLAS, which nothing was fitted to; docs/gpu.md has all libraries."""
+    rows = [row for row in read_rows(MEASUREMENTS / f"{name}.csv") if row.cells["library"] == "cuDNN (torch)"]
+    summary = summarise(compare(rows, Architecture.load(name.removesuffix("-libraries")).evaluate({})))
+    assert summary["all"]["rows"] == 24
+    assert summary["all"]["mean_absolute_error"] < 0.15
+
+
+@pytest.mark.parametrize("name, most", [("h100-sxm", 0.10), ("h200-sxm", 0.12)])
 def test_measured_rows_stay_predicted(name: str, most: float) -> None:
     """A sample of the measured rows of this project's own kernels; docs/gpu.md has the errors over all of them."""
     rows = [row for row in read_rows(MEASUREMENTS / f"{name}.csv") if not row.reason][::9]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.grid import makespan_s, residence_s
+from mappings.program import PowerLimit
+from simulator.grid import ClassCost, makespan_s, residence_s
 
 
 @settings(max_examples=100, deadline=None)
@@ -42,3 +43,32 @@ def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
     for duration in durations:
         ends[ends.argmin()] += duration
     assert makespan_s(durations, 8) == pytest.approx(ends.max(), rel=0.01)
+
+
+def test_a_pipeline_covers_the_loads_of_later_tiles() -> None:
+    """By hand: work of 1 s a tile; loads take 3 s, of which 1.5 tiles of a pipeline of three stages are covered."""
+    tile = ClassCost({"tensor": 1.0}, 0.0, 1.0, 2.0, 3)
+    seconds, late = tile.round_s(1, 1)
+    assert seconds == pytest.approx(1 + late) and late == pytest.approx(3 - 1.5 * seconds, rel=0.05)
+    assert ClassCost({"tensor": 1.0}, 0.0, 0.1, 0.2, 3).round_s(1, 1) == (1.0, 0.0)
+
+
+def test_free_teams_are_faster_than_teams_that_meet() -> None:
+    demand = {"tensor": 1.0, "vector": 1.0}
+    met, free = (ClassCost(demand, 0.1, 0.0, 0.0, 2, free).round_s(1, 2)[0] for free in (False, True))
+    assert free == pytest.approx(residence_s([0.5, 0.5], 0.1, 2))
+    assert met == pytest.approx((free + 2.1) / 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1e-5, 1e-2), st.floats(0.0, 20.0), st.floats(0.5, 1.0))
+def test_the_clock_falls_until_the_limit_is_met(seconds: float, dynamic_j: float, clock: float) -> None:
+    limit = PowerLimit(700, 120, 1.75, 1e-4, 500)
+    stretch = limit.stretch(seconds, dynamic_j, clock)
+    share, run_s = clock / stretch, seconds * stretch
+    drawn_w = (120 * run_s + dynamic_j * share**1.75 + 500 * 1e-4) / (run_s + 1e-4)
+    assert stretch >= 1
+    if stretch == 1:
+        assert drawn_w <= 700 * (1 + 1e-9)
+    elif stretch < 4.99:  # no lower than a fifth of the clock
+        assert drawn_w == pytest.approx(700, rel=1e-3)
