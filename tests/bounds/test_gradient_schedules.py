@@ -10,12 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bounds.engine import lower_bound
-from bounds.gradient_schedules import gradient_schedules, star_of, star_schedules
+from bounds.gradient_schedules import (
+    column_pass,
+    columns_at_once,
+    gradient_schedules,
+    row_pass,
+    rows_at_once,
+    spilled,
+    spilled_scores,
+    star_of,
+    star_schedules,
+)
 from bounds.reader import read_problem
 from bounds.staircase import Staircase
 from einsum import Cascade
 from tests.bounds.cases import random_case
-from tests.bounds.gradient_runs import FAMILIES, Backward
+from tests.bounds.gradient_runs import Backward, run_step
 from tests.bounds.test_attention_schedules import keep_all, listed
 
 BACKWARD = Cascade.load("attention-backward")
@@ -46,7 +56,16 @@ def arrays_of(case) -> tuple[dict, dict]:
 
 
 def steps(name: str) -> list[str]:
-    return name.removeprefix("two passes: ").split(", ")
+    if name.startswith("two passes: "):
+        return name.removeprefix("two passes: ").split(", ")
+    return name.split("; ")
+
+
+def run_named(case, inputs: dict, name: str, capacity: float) -> Backward:
+    run = Backward(inputs, case.keys, capacity)
+    for step in steps(name):
+        run_step(run, step)
+    return run
 
 
 @given(st.integers(0, 10**6))
@@ -59,12 +78,17 @@ def test_each_schedule_computes_the_gradients_in_its_footprint_with_its_words(se
     star = star_of(problem_of(case))
     assert star is not None
     with patch.object(Staircase, "of", keep_all):
-        every = listed(star_schedules(star))
+        every = [one for f in (row_pass, column_pass, rows_at_once, columns_at_once) for one in listed(f(star))]
+        scores = [listed(spilled_scores(star, place)) for place in (0, 1)]
     for name, words, footprint in every:
-        run = Backward(inputs, case.keys, footprint)
-        for step in steps(name):
-            family, _, size = step.rpartition(" ")
-            FAMILIES[family](run, int(size))
+        assert run_named(case, inputs, name, footprint).machine.words == words, name
+    for (first, _, _), (second, words, footprint) in zip(scores[0] * len(scores[1]), scores[1], strict=False):
+        run = run_named(case, inputs, first, np.inf)
+        before, run.machine.peak, run.machine.capacity = run.machine.words, 0, footprint
+        run_step(run, second)
+        assert run.machine.words - before == words, second
+    for name, words, footprint in [*listed(star_schedules(star)), *listed(spilled(star))]:
+        run = run_named(case, inputs, name, footprint)
         assert run.machine.words == words, name
         for output, array in expected.items():
             found = [run.machine.slow[output, *at] for at in np.ndindex(*array.shape)]
