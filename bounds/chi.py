@@ -10,6 +10,7 @@ needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,17 @@ class Segments:
     rest: Floats
 
 
-def count_segments(chi: Chi, volume: float, memory: Floats) -> Segments:
+class Counted(Protocol):
+    """What a segment count asks of chi."""
+
+    def at(self, x: Floats) -> Floats:
+        """The most operations that X words allow, or more."""
+
+    def words_needed(self, count: Floats) -> Floats:
+        """The least X with chi(X) >= count, or less."""
+
+
+def count_segments(chi: Counted, volume: float, memory: Floats) -> Segments:
     """Least charges R such that some r, k, rho with R = r (1 + k) + rho reach the volume, maximized over r.
 
     `full` is -1 where one segment holds everything: then R is the least X with chi(X) >= volume.
@@ -79,7 +90,7 @@ def _better(a: Segments, b: Segments) -> Segments:
     return Segments(*(np.where(keep, getattr(a, f), getattr(b, f)) for f in ("charges", "length", "full", "rest")))
 
 
-def _count(chi: Chi, volume: float, memory: Floats, length: Floats) -> Segments:
+def _count(chi: Counted, volume: float, memory: Floats, length: Floats) -> Segments:
     first, later = chi.at(length), chi.at(memory + length)
     alone = first >= volume * (1 - 1e-9)  # a count that reaches the volume up to rounding does reach it
     full = np.where(alone, -1.0, np.maximum(0.0, np.ceil((volume - first - later) / later - 1e-9)))

@@ -115,3 +115,22 @@ def test_leading_words_of_a_large_problem() -> None:
     words, names = best.at(np.array([memory]))
     assert words[0] == pytest.approx(14 * n * n * d * d / memory, rel=0.06)
     assert names[0].startswith("two passes")
+
+
+def test_the_queries_and_keys_gradients_are_bounded_together() -> None:
+    """8.7 E d^2 / M to leading order; less where carried scores weigh in. Compared with the model's own largest sum."""
+    n, d = 2**20, 64
+    problem = read_problem(BACKWARD, {"B": 1, "H": 1, "P": n, "M": n, "E": d, "F": d})
+    memory = np.array([16.0, 64.0, 1024.0]) * d * d
+    found = lower_bound(problem, memory)
+    assert all("star" in theorem for theorem in found.theorems)
+    for words, m in zip(found.words, memory / (d * d), strict=True):
+        expected = max((x - m) / most_products(x) for x in m * np.geomspace(1.3, 4, 60))  # d = 1: words in d^2
+        assert 0.85 * 2 * n * n * expected <= words - (n * d + 3 * n) <= 2 * n * n * expected * 1.001
+
+
+def most_products(x: float) -> float:
+    """Products of dQ and dK by x words: p carried pairs, a rows and a columns rebuilt (4 a words), the rest outputs."""
+    p, a = np.linspace(0, 0.4 * x, 400)[:, None], np.linspace(0, x / 4, 400)[None, :]
+    rest = np.maximum(x - p - 4 * a, 0.0)
+    return float(np.max(2 * (np.sqrt(p) + a) * np.sqrt(a * rest / 2)))
