@@ -9,6 +9,7 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,12 +39,17 @@ class Chi:
         log_count = np.log(np.maximum(count, TINY)) - 1e-9
         if self.combine == "max":
             return np.asarray(np.min([mode.words_needed(log_count) for mode in self.modes], axis=0))
-        low, high = np.full(np.shape(count), -30.0), np.full(np.shape(count), 90.0)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            short = np.log(np.maximum(self.at(np.exp(middle)), TINY)) < log_count
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        return np.asarray(np.exp(low))
+        return bisected(lambda x: np.log(np.maximum(self.at(x), TINY)), log_count)
+
+
+def bisected(rising: Callable[[Floats], Floats], target: Floats) -> Floats:
+    """The largest X found with rising(X) < target, between e^-30 and e^90: by bisection of log X."""
+    low, high = np.full(np.shape(target), -30.0), np.full(np.shape(target), 90.0)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        short = rising(np.exp(middle)) < target
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.asarray(np.exp(low))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from math import exp, log, prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from bounds.chi import bisected
 from bounds.problem import Problem, Statement
 
 Floats = NDArray[np.float64]
@@ -87,12 +88,7 @@ class StarChi:
 
     def words_needed(self, count: Floats) -> Floats:
         """A lower bound on the X with chi(X) >= count, by bisection."""
-        low, high = np.full(np.shape(count), -30.0), np.full(np.shape(count), 90.0)
-        for _ in range(50):
-            middle = 0.5 * (low + high)
-            short = self.at(np.exp(middle)) < np.asarray(count) * (1 - 1e-9)
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        return np.asarray(np.exp(low))
+        return bisected(self.at, np.asarray(count) * (1 - 1e-9))
 
 
 def star(problem: Problem, tensor: str) -> Star | None:
