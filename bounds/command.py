@@ -18,7 +18,7 @@ from bounds.pattern import Pattern
 from bounds.reader import read_problem, score_ranks
 from bounds.report import BoundsReport, OwnSchedule, analyse
 from einsum.cascade import Cascade
-from einsum.errors import SpecError, nearest
+from einsum.errors import SpecError, refuse_unknown
 from einsum.evaluation import Name
 from einsum.units import parse_quantity
 
@@ -94,14 +94,14 @@ def parse_memory_sizes(text: str, word_bytes: float = 2) -> Floats:
     if len(parts) == 1:
         return np.array([_words(part.strip(), word_bytes, text) for part in parts[0].split(",")], float)
     if len(parts) not in (3, 4) or parts[2] not in ("log", "lin") or (parts[2] == "lin" and len(parts) == 3):
-        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="fast-memory")
+        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="--fast-memory")
     low, high = _words(parts[0], word_bytes, text), _words(parts[1], word_bytes, text)
     if high < low:
-        raise SpecError(f"the range '{text}' ends below its start", key="fast-memory")
+        raise SpecError(f"the range '{text}' ends below its start", key="--fast-memory")
     if len(parts) == 3:
         return np.array([low * 2**k for k in range(int(np.floor(np.log2(high / low) + 1e-9)) + 1)], float)
     if not parts[3].isdecimal() or not 2 <= int(parts[3]) <= MOST_SIZES:
-        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="fast-memory")
+        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="--fast-memory")
     spaced = np.geomspace if parts[2] == "log" else np.linspace
     return np.unique(np.round(spaced(low, high, int(parts[3]))))
 
@@ -111,9 +111,9 @@ def _words(text: str, word_bytes: float, whole: str) -> int:
     try:
         words = float(text) if plain else parse_quantity(text, "bytes") / word_bytes
     except SpecError as error:
-        raise SpecError(f"{error.message} in '{whole}'", key="fast-memory") from None
+        raise SpecError(f"{error.message} in '{whole}'", key="--fast-memory") from None
     if words < 1:
-        raise SpecError(f"a fast memory of '{text}' is less than one word", key="fast-memory")
+        raise SpecError(f"a fast memory of '{text}' is less than one word", key="--fast-memory")
     return int(words)
 
 
@@ -123,9 +123,7 @@ def check_names(
     """SpecError for a setting that neither the cascade nor the architecture nor `more` knows, nor the shorthands."""
     known = {*cascade.parameters, *cascade.variables, "N", "d", *more}
     known |= set(Architecture.load(architecture).known_names) if architecture else set()
-    for name in settings:
-        if name not in known:
-            raise SpecError(f"{cascade.name} has no variable '{name}'{nearest(name, known)}", key="set")
+    refuse_unknown(settings, known)
 
 
 def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +140,7 @@ def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, A
     try:
         roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
     except SpecError as error:
-        raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="set") from None
+        raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="--set") from None
     values = {
         "N": {_extent(cascade, rank) for rank in roles.positions},
         "d": {_extent(cascade, rank) for rank in roles.widths},

@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "List what the libraries hold.",
     "show": "Show and draw a cascade, an architecture, a mapping or a workload.",
     "passes": "Count the passes that a cascade must make over each rank.",
+    "tiles": "Count the tiles that a mask leaves, and bound the speedup from skipping the others.",
     "simulate": "Simulate a cascade on an architecture: time, traffic, utilization, energy.",
     "map": "Find the best mapping of a cascade on an architecture.",
     "bounds": "Bound the traffic that any schedule of a cascade must do.",
@@ -24,6 +25,8 @@ COMMANDS = {
     "sweep": "Evaluate many design points from a YAML file and store every one.",
     "report": "Write the results of a sweep as one HTML page.",
     "compare": "Compare measured GPU kernels with what the simulator predicts.",
+    "schema": "Print the JSON Schema of a command's --json document.",
+    "doctor": "Say what is installed, what is missing for which use, and how to get it.",
 }
 """Subcommand -> its line in `einsight --help`. The module of the same name in `einsight.commands` holds `command`."""
 
@@ -85,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = einsight.main(arguments, prog_name="einsight", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        message = " ".join(error.format_message().split()).removesuffix(".")
-        return _refuse(message[:1].lower() + message[1:])
+        return _refuse(_sentence(error))
     except (click.Abort, KeyboardInterrupt):
         return 130
     except OSError as error:
@@ -97,6 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, EinsightError):
             return _refuse(str(error))
         raise
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click found wrong with the arguments, in the form of all other errors."""
+    if isinstance(error, click.NoSuchOption):
+        from einsum.errors import nearest
+
+        options = error.ctx.command.get_params(error.ctx) if error.ctx else []
+        hint = nearest(error.option_name, [name for option in options for name in option.opts if name[:2] == "--"])
+        return f"unknown option '{error.option_name}'{hint}"
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
+        return f"{error.param.opts[0]}: {error.message.removesuffix('.')}"
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    return message[:1].lower() + message[1:]
 
 
 def _refuse(message: str) -> int:

@@ -17,13 +17,15 @@ import numpy as np
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
-from kernels.predict import TILE, Prediction, predict
+from kernels.predict import TILE, Fidelity, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
 MEASURED = ("ms", "dram_read_bytes", "dram_write_bytes")
+MEASUREMENTS = Path(__file__).parent / "measurements"
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,10 @@ def read_comparisons(path: str, architecture: str | None) -> dict[str, tuple[str
     A file's name in the YAML is relative to the YAML file. SpecError names what is missing.
     """
     if Path(path).suffix not in (".yaml", ".yml"):
+        file = str(find_measurements(path))
         if architecture is None:
             raise SpecError("needs the name of a GPU's description", key="--architecture")
-        return {"": (path, architecture)}
+        return {"": (file, architecture)}
     listed = load_yaml(path).get("comparisons")
     if not isinstance(listed, dict) or not listed:
         raise SpecError("expected comparisons by name", file=path, key="comparisons")
@@ -72,13 +75,28 @@ def read_comparisons(path: str, architecture: str | None) -> dict[str, tuple[str
     return found
 
 
+def find_measurements(name_or_path: str) -> Path:
+    """The CSV file of a name in `kernels/measurements`, or of a path."""
+    path = Path(name_or_path)
+    if path.suffix or "/" in name_or_path or path.exists():
+        return path
+    if name_or_path not in list_measurements():
+        raise SpecError(f"unknown measurements '{name_or_path}'{nearest(name_or_path, list_measurements())}")
+    return MEASUREMENTS / f"{name_or_path}.csv"
+
+
+def list_measurements() -> tuple[str, ...]:
+    """The names of the measurements that come with Einsight, sorted."""
+    return tuple(sorted(path.stem for path in MEASUREMENTS.glob("*.csv")))
+
+
 def read_rows(path: str | Path) -> tuple[Row, ...]:
     """The rows of a CSV file. SpecError names file, line and column of what cannot be read."""
     file = str(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror or error}", file=file) from None
+        raise SpecError(f"cannot be read: {reason(error)}", file=file) from None
     except UnicodeDecodeError:
         raise SpecError("is not a text file in UTF-8", file=file) from None
     reader = csv.DictReader(io.StringIO(text), strict=True)
@@ -131,7 +149,10 @@ def _number(text: str, name: str) -> float | None:
 
 
 def compare(
-    rows: Sequence[Row], machine: EvaluatedArchitecture, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[Row],
+    machine: EvaluatedArchitecture,
+    progress: Callable[[int, int], None] | None = None,
+    fidelity: Fidelity = "analytic",
 ) -> tuple[Compared, ...]:
     """Predict every row; rows that cannot run keep the reason."""
     found: list[Compared] = []
@@ -139,7 +160,7 @@ def compare(
     for done, row in enumerate(rows):
         if row.case not in known:
             try:
-                known[row.case] = predict(row.case, machine)
+                known[row.case] = predict(row.case, machine, fidelity)
             except SpecError as error:
                 known[row.case] = error.message
         answer = known[row.case]

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
+from einsum.files import reason, whole_file
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
-from mappings.stages import StagePipeline, parse_pipeline
 
 
 class Rows(Model):
@@ -83,14 +83,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping file: its header, its nest, pipeline of stages or plan of phases, and its table if it has one."""
+    """A mapping file: its header, its nest or plan of phases, and its table if it has one."""
 
     header: Header
     nest: tuple[Node, ...]
     data: MappingABC[str, Any] = field(compare=False, repr=False)
     table: Table | None = None
     file: str | None = None
-    pipeline: StagePipeline | None = None
     plan: PhasePlan | None = None
 
     @property
@@ -119,13 +118,12 @@ class Mapping:
         """The mapping that YAML text or its data describes."""
         data = parse_yaml(source, file) if isinstance(source, str) else source
         try:
-            bodies = [name for name in ("nest", "pipeline", "plan") if name in data]
+            bodies = [name for name in ("nest", "plan") if name in data]
             if not bodies:
                 raise SpecError(f"the field 'nest' is missing{nearest('nest', data)}")
             if len(bodies) > 1:
-                raise SpecError("a mapping is a nest, a pipeline or a plan, found two of them", key=bodies[1])
+                raise SpecError("a mapping is a nest or a plan, found both", key=bodies[1])
             header = Header.model_validate({key: value for key, value in data.items() if key not in bodies})
-            pipeline = parse_pipeline(data["pipeline"], "pipeline") if "pipeline" in data else None
             plan = parse_plan(data["plan"], "plan") if "plan" in data else None
             nest = parse_nest(data["nest"], "nest") if "nest" in data else ()
             table = None if header.rows is None else _read_table(header.rows, file)
@@ -133,13 +131,14 @@ class Mapping:
             raise pydantic_error(error, file, Header) from None
         except EinsightError as error:
             raise error.located(file=file) from None
-        return cls(header, nest, data, table, file, pipeline, plan)
+        return cls(header, nest, data, table, file, plan)
 
     def save(self, path: str | Path) -> None:
-        """Write the mapping as YAML (its table stays where it is)."""
+        """Write the mapping as YAML (its table stays where it is); a partial file is never left behind."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        with whole_file(path) as partial:
+            partial.write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _read_table(rows: Rows, file: str | None) -> Table:
@@ -148,8 +147,8 @@ def _read_table(rows: Rows, file: str | None) -> Table:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SpecError(f"the table '{rows.file}' cannot be read: {reason}", key="rows.file") from None
+        why = reason(error) if isinstance(error, OSError) else "not UTF-8 text"
+        raise SpecError(f"the table '{rows.file}' cannot be read: {why}", key="rows.file") from None
     header, *body = csv.reader(lines)
     for key in rows.keys:
         if key not in header:

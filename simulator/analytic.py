@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
-from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
+from simulator.alike import alike
+from simulator.critical_path import TilePaths, path_distances, recurrence_s, tile_alone_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
 
@@ -30,7 +31,17 @@ class PhaseTime:
 
 def evaluate(program: TileProgram) -> Result:
     """Cost of a tile program at every design point."""
-    return assemble(program, [phase_time(phase, program) for phase in program.phases], "analytic")
+    times: dict[int, PhaseTime] = {}
+    for places, phase, wider in alike(program):
+        found = phase_time(phase, wider)
+        for place, latency_s, bound_by in zip(
+            places,
+            np.split(found.latency_s, len(places)),
+            np.split(np.broadcast_to(found.bound_by, (wider.points,)), len(places)),
+            strict=True,
+        ):
+            times[place] = PhaseTime(latency_s, bound_by)
+    return assemble(program, [times[place] for place in range(len(program.phases))], "analytic")
 
 
 def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
@@ -70,7 +81,7 @@ def _one_by_one_s(phase: Phase, points: int) -> Array:
         return np.full(points, np.inf)
     total = np.zeros(points)
     for stream in phase.streams:
-        total = total + _total(tile_latency_s(stream), stream) * _points(stream.instances, points)
+        total = total + _total(tile_alone_s(stream), stream) * _points(stream.instances, points)
     return total
 
 
@@ -109,6 +120,8 @@ class Ends:
     paths: TilePaths | None
     chosen: NDArray[np.intp]
     points: int
+    ahead: Array | None = None
+    interval_s: Array | float = 1.0
 
     @classmethod
     def of(cls, stream: Stream, points: int) -> Ends:
@@ -125,27 +138,34 @@ class Ends:
 
         steps = tuple(replace(step, busy_s=at(step.busy_s), latency_s=at(step.latency_s)) for step in stream.steps)
         tiles = replace(stream, steps=steps, counts=np.ones((points, 2)))
-        return cls(tiles, tile_paths_s(tiles), chosen, points)
+        return cls(tiles, tile_paths_s(tiles), chosen, points, path_distances(stream), _interval_s(stream))
 
     def idle_s(self, resource: str) -> tuple[Array, Array]:
         """Seconds that a resource idles before and in the first tile's work, and in and after the last tile's.
 
-        Before a step of the lone first tile can start, the resource has at most the tile's earlier steps to do; after
-        a step of the lone last tile, at most the later ones.
+        Before a step of the first tile can start, the resource has its earlier steps to do, of that tile and of as many
+        later ones as may run ahead of the step; after a step of the last tile, the later steps of as many tiles as may
+        lag behind it.
         """
         if self.tiles is None or self.paths is None:
             return np.zeros(self.points), np.zeros(self.points)
         steps = [index for index, step in enumerate(self.tiles.steps) if step.resource == resource]
-        return self._idle(self.paths.starts, steps, 0), self._idle(self.paths.tails, steps, 1)
+        assert self.ahead is not None
+        ahead = self.ahead[np.ix_(steps, steps)]
+        return self._idle(self.paths.starts, steps, 0, ahead), self._idle(self.paths.tails, steps, 1, ahead.T)
 
-    def _idle(self, waits: Sequence[Array], steps: Sequence[int], tile: int) -> Array:
+    def _idle(self, waits: Sequence[Array], steps: Sequence[int], tile: int, ahead: Array) -> Array:
         assert self.tiles is not None
         busy = [np.asarray(self.tiles.steps[step].busy_s)[:, tile] for step in steps]
         wait = [waits[step][:, tile] for step in steps]
         idle = np.zeros(self.points)
-        for own, before in zip(busy, wait, strict=True):
-            done = sum((np.where(other < before, more, 0.0) for other, more in zip(wait, busy, strict=True)), idle * 0)
-            idle = np.where(own > 0, np.maximum(idle, before - done), idle)
+        first = np.minimum.reduce([np.where(own > 0, before, np.inf) for own, before in zip(busy, wait, strict=True)])
+        for own, before, tiles in zip(busy, wait, ahead, strict=True):
+            done = np.zeros(self.points)
+            for other, more, count in zip(wait, busy, tiles, strict=True):
+                early = np.clip((before - other) / self.interval_s, 1.0, max(count, 1.0))
+                done = done + np.where((other < before) & (more > 0), more * early, 0.0)
+            idle = np.where(own > 0, np.maximum(idle, np.maximum(before - done, first)), idle)
         return idle
 
     def around_s(self, recurrent: Array) -> Array:
@@ -155,6 +175,17 @@ class Ends:
         wide = np.broadcast_to(recurrent, (self.points, recurrent.shape[1]))
         longer = tile_latency_s(self.tiles, self.paths) - np.take_along_axis(wide, self.chosen, axis=1)
         return np.asarray(np.maximum(0.0, longer.max(axis=1)))
+
+
+def _interval_s(stream: Stream) -> Array:
+    """Mean seconds between tiles: of the resource with most work, or of the slowest recurrence; (points,)."""
+    work: dict[str, Array] = {}
+    for step in stream.steps:
+        if step.resource is not None:
+            work[step.resource] = work.get(step.resource, np.zeros(1)) + _total(step.busy_s, stream)
+    recurrent = np.sum(recurrence_s(stream) * stream.counts, axis=1)
+    longest = np.maximum.reduce(np.broadcast_arrays(recurrent, *work.values()))
+    return np.asarray(np.maximum(longest / np.maximum(stream.counts.sum(axis=1), 1.0), np.finfo(float).tiny))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:
@@ -182,7 +213,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
-        capacity = peak[:, 0] * latency_s
+        capacity = np.where(latency_s > 0, peak[:, 0] * latency_s, 1.0)  # nothing ran in no time
         by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
     longest = np.argmax(np.stack([time.latency_s for time in times]), axis=0)
@@ -203,6 +234,10 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
         ),
         fidelity=fidelity,
         assumptions=program.assumptions + notes,
+        memory_bytes={
+            name: {"needed": np.sum([*held.needed_bytes.values()], axis=0), "capacity": held.capacity_bytes}
+            for name, held in program.footprints.items()
+        },
     )
 
 

@@ -134,6 +134,36 @@ def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
     return np.asarray(np.maximum.reduce([np.zeros(_shape(stream)), *ends]), dtype=np.float64)
 
 
+def tile_alone_s(stream: Stream) -> Array:
+    """Seconds of a tile that runs alone, each resource serving one step at a time, (points, classes).
+
+    Steps are taken in the order of their dependences. Where that order differs between points, they run one by one.
+    """
+    busy, latency = step_times_s(stream)
+    shape = _shape(stream)
+    before: dict[int, list[tuple[int, NDArray[np.bool_]]]] = {step: [] for step in range(len(busy))}
+    for (first, then), distance in _shortest_distances(stream).items():
+        if (distance == 0).any():
+            before[then].append((first, distance == 0))
+    try:
+        graph = {then: [first for first, _ in into] for then, into in before.items()}
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError:
+        return np.asarray(np.add.reduce(np.broadcast_arrays(np.zeros(shape), *busy, *latency)))
+    ends = [np.zeros(shape) for _ in busy]
+    free: dict[str | None, Array] = {}
+    for step in order:
+        start = np.zeros(shape)
+        for first, inside in before[step]:
+            np.maximum(start, np.where(inside, ends[first], 0.0), out=start)
+        resource, runs = stream.steps[step].resource, busy[step] > 0
+        if resource is not None:
+            start = np.where(runs, np.maximum(start, free.get(resource, np.zeros(shape))), start)
+            free[resource] = np.where(runs, start + busy[step], free.get(resource, 0.0))
+        ends[step] = start + busy[step] + latency[step]
+    return np.asarray(np.maximum.reduce([np.zeros(shape), *ends]))
+
+
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
     """Busy and latency seconds of every step, each broadcasting to (points, classes).
 
@@ -166,6 +196,20 @@ def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
                 raise EinsightError(f"{waits} '{dependence.step}' of a later tile (its distance is negative)")
             found.append((index[dependence.step], index[step.name], distance))
     return found
+
+
+def path_distances(stream: Stream) -> Array:
+    """[a, b] tiles between step a and the nearest step b that waits for it, over others too; infinite when none does.
+
+    (steps, steps). Where distances differ between design points, the shortest counts.
+    """
+    steps = len(stream.steps)
+    nearest_tile = np.full((steps, steps), np.inf)
+    for (first, then), distance in _shortest_distances(stream).items():
+        nearest_tile[first, then] = float(np.min(distance))
+    for middle in range(steps):
+        np.minimum(nearest_tile, nearest_tile[:, middle, None] + nearest_tile[middle], out=nearest_tile)
+    return nearest_tile
 
 
 def _shortest_distances(stream: Stream) -> dict[tuple[int, int], Array]:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, join_key, nearest
+from einsum.errors import EinsightError, SpecError, join_key, refuse_unknown
 from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
-from mappings.plan_lowering import PlannedProgram, lower_plan
+from mappings.plan_lowering import lower_plan
 from simulator.analytic import evaluate
 from simulator.result import Result, merge_points
-from workloads import Workload
+from workloads import HeadTrace, Workload
 
 Settings = MappingABC[str, Any]
 
@@ -56,8 +56,7 @@ class Design:
     def known_names(self) -> set[str]:
         """Every name that a setting may have."""
         known = {*self.architecture.known_names, *self.mapping.known_names, *self.cascade.variables}
-        known |= self.workload.known_names if self.workload else set(self.cascade.parameters)
-        return known
+        return known | {*self.cascade.parameters, *(self.workload.known_names if self.workload else ())}
 
     def at(self, places: NDArray[np.intp]) -> Design:
         """The same design at some of its points."""
@@ -127,10 +126,7 @@ def design(
         workload if workload is None or isinstance(workload, Workload) else Workload.load(workload),
         dict(settings or {}),
     )
-    known = chosen.known_names()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, chosen.known_names())
     given = {*chosen.settings, *chosen.mapping.known_names}
     given |= chosen.workload.known_names if chosen.workload else set()
     missing = [name for name in chosen.cascade.parameters if name not in given]
@@ -163,20 +159,24 @@ def build_program(chosen: Design) -> TileProgram:
         raise error.located(file=chosen.mapping.file) from None
 
 
-def plan_program(chosen: Design) -> PlannedProgram:
-    """The tile program of a design whose mapping is a plan of phases."""
-    machine = chosen.architecture.evaluate(chosen.settings)
-    given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
-    if chosen.workload is not None and chosen.workload.layers is not None:
-        given["layers"] = chosen.workload.layers
-    given = {**given, **machine.names(), **machine.variables, **chosen.settings}
-    defaults = {name: each for name, each in chosen.cascade.definitions.items() if name not in given}
-    definitions = {name: each for name, each in {**defaults, **chosen.mapping.variables}.items()
-                   if name not in chosen.settings}  # fmt: skip
+def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
+    """The tile program of a design whose mapping is a plan of phases, some of them perhaps over the rows of a trace."""
+    machine, workload = chosen.architecture.evaluate(chosen.settings), chosen.workload
+    sizes: dict[str, Any] = {} if workload is None else {**workload.resolve(chosen.settings)}
+    facts = {} if workload is None else workload.property_values(chosen.settings)
+    if workload is not None and workload.layers is not None:
+        sizes["layers"] = workload.layers
+    given = {**sizes, **machine.names(), **machine.variables, **facts, **chosen.settings}
+    own = chosen.mapping.variables
+    names = {*given, *own, *chosen.cascade.definitions}
+    defaults = {name: each for name, each in chosen.cascade.definitions.items()
+                if name not in given and each.names <= names}  # fmt: skip
+    set_already = {*chosen.settings, *facts}
+    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in set_already}
     given = {name: value for name, value in given.items() if name not in definitions}
     assert chosen.mapping.plan is not None
     try:
-        return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points)
+        return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points, trace)
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
 
@@ -202,16 +202,16 @@ def simulate(
     fidelity    analytic: steady states, all points at once; event: tile by tile, one point after another
     trace       file for a timeline in Chrome trace format (event fidelity, one point)
 
-    A mapping that is a pipeline of stages is simulated over the run that the workload's pruning schedule gives.
+    A plan with phases over a trace is simulated over the run that the workload's pruning schedule gives.
 
     Raises EinsightError (SpecError for bad input), one sentence each.
     """
     plan = mapping if isinstance(mapping, Mapping) else Mapping.load(mapping)
-    if plan.pipeline is not None:
+    if plan.plan is not None and plan.plan.traced:
         from simulator.trace_run import simulate_trace
 
         if where or end_to_end:
-            raise SpecError("a pipeline of stages takes neither conditions nor linear layers", file=plan.file)
+            raise SpecError("a plan over a trace takes neither conditions nor linear layers", file=plan.file)
         return simulate_trace(
             None,
             mapping=plan,
@@ -225,12 +225,17 @@ def simulate(
     chosen = design(cascade, architecture, plan, workload, settings)
     if where:
         chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
-    if trace is not None and fidelity != "event":
-        raise SpecError("a trace needs the event simulation: choose fidelity event")
-    if trace is not None and chosen.points > 1:
-        raise SpecError(f"a trace shows one design point, found {chosen.points}")
+    check_timeline(trace, fidelity, chosen.points)
     result = merge_points(_evaluated(chosen, np.arange(chosen.points), end_to_end, fidelity, trace), chosen.points)
     return result.point(0) if chosen.scalar else result
+
+
+def check_timeline(file: str | Path | None, fidelity: str, points: int) -> None:
+    """SpecError if a timeline is asked for, but not of one design point in the event evaluator."""
+    if file is not None and fidelity != "event":
+        raise SpecError("a trace needs the event simulation: choose fidelity event")
+    if file is not None and points > 1:
+        raise SpecError(f"a trace shows one design point, found {points}")
 
 
 def _evaluated(
@@ -240,6 +245,11 @@ def _evaluated(
     if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
+    if chosen.mapping.plan is not None and chosen.points > _FEW_POINTS:
+        most = _points_at_once(chosen)
+        if chosen.points > most:
+            parts = np.split(np.arange(chosen.points), np.arange(most, chosen.points, most))
+            return [got for at in parts for got in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
         program = build_program(chosen)
         if end_to_end:
@@ -257,16 +267,18 @@ def _evaluated(
         from simulator.event import evaluate_events
 
         result = evaluate_events(program, trace=trace)
-    if isinstance(program, PlannedProgram):
-        result = replace(result, memory_bytes=_memory_bytes(program))
     return [(places, result)]
 
 
-def _memory_bytes(program: PlannedProgram) -> dict[str, dict[str, NDArray[np.float64]]]:
-    return {
-        name: {"needed": np.sum([*found.needed_bytes.values()], axis=0), "capacity": found.capacity_bytes}
-        for name, found in program.footprints.items()
-    }
+_FEW_POINTS = 16
+_MOST_CLASSES = 1 << 16
+
+
+def _points_at_once(chosen: Design) -> int:
+    """Design points of a plan whose tile classes (one for each token, say) stay in the processor's caches together."""
+    ends = [build_program(chosen.at(np.array([point]))) for point in (0, chosen.points - 1)]
+    classes: int = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
+    return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
 def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import json_option, set_option
-from einsight.output import quantity
+from einsight.options import FILE, json_option, model_options, out_option, set_option
+from einsight.output import quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     epilog="Example: einsight bounds --cascade attention-1pass --set N=4096 --set d=128 --mask causal "
     "--schedules flash-attention-2,unfused"
 )
-@click.option("--cascade", required=True, metavar="NAME", help="The algorithm: a library name or a YAML file.")
+@model_options("cascade", architecture="Its memories, level by level, are the sizes of the fast memory.")
 @set_option
 @click.option("--mask", metavar="MASK", help="causal, window:W, band:W or blocks:FILE.")
 @click.option(
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     metavar="CLASS",
     help="The algorithms that the bound holds for: recompute-safe, no-recompute, any-algorithm or schedule-class.",
 )
-@click.option("--architecture", metavar="NAME", help="Take the memory sizes, level by level, from an architecture.")
 @click.option(
     "--measured",
-    metavar="FILE",
-    help="CSV to compare with: name, traffic_bytes and fast_memory_bytes, or measured kernels.",
+    type=FILE,
+    metavar="FILE.csv",
+    help="Traffic to compare with: columns name, traffic_bytes and fast_memory_bytes, or measured kernels.",
 )
-@click.option("--out", metavar="DIR", help="Write the report: Markdown, one HTML page and JSON.")
+@out_option("DIR", "Write the report into this folder: Markdown, one HTML page and JSON.")
 @json_option
 def command(
     cascade: str,
@@ -101,7 +101,7 @@ def command(
         out=out,
     )
     if out:
-        click.echo(f"wrote {out}", err=True)
+        say_written(out)
     click.echo(report.to_json() if as_json else _text(report))
 
 
@@ -139,7 +139,7 @@ def _own(
     from einsum.errors import SpecError
     from simulator.simulate import simulate
 
-    if plan.pipeline is not None or plan.plan is not None:
+    if plan.plan is not None:
         raise SpecError("bounds compare mappings that are loop nests (`nest`), this one has no nest", file=plan.file)
     own = Cascade.load(plan.header.cascade) if plan.header.cascade else cascade
     known = {*own.parameters, *own.variables, *plan.known_names, *architecture.known_names}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import json_option
-from einsight.output import print_json, progress_line, quantity
+from einsight.options import FILE, json_option, out_option
+from einsight.output import print_json, progress_line, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -18,24 +18,27 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: einsight run docs/examples/fusemax-bert.yaml --out out/fusemax-bert")
-@click.argument("experiment", metavar="EXPERIMENT.yaml")
-@click.option("--out", metavar="DIR", help="Write the numbers as CSV and the figures to this folder.")
+@click.argument("experiment", type=FILE, metavar="EXPERIMENT.yaml")
+@out_option("DIR", "Write the numbers as CSV and the figures into this folder.")
 @json_option
 def command(experiment: str, out: str | None, as_json: bool) -> None:
     """Run an experiment file: simulate all of its points, print its tables, compare with its reference values."""
+    from einsum.errors import EinsightError
     from einsum.files import output_folder
     from explorer.experiment import Experiment, run_experiment
 
     spec = Experiment.load(experiment)
     with nullcontext() if out is None else output_folder(out) as folder:
-        outcome = run_experiment(spec, progress_line("simulating"))
+        try:
+            outcome = run_experiment(spec, progress_line("simulating"))
+        except EinsightError as error:
+            raise error.located(file=experiment) from None
         written = _write(spec, outcome, folder) if folder else []
     if as_json:
         print_json(_document(spec, outcome))
     else:
         click.echo(_report(spec, outcome))
-    for path in written:
-        click.echo(f"wrote {path}", err=True)
+    say_written(*written)
 
 
 def _report(spec: Experiment, outcome: Outcome) -> str:
@@ -63,10 +66,11 @@ def _table(spec: Experiment, table: TableSpec, outcome: Outcome) -> str:
         columns.append(Column(spec.title(name), right=numeric))
         cells.append([_cell(spec, name, value) for value in values])
         if name in outcome.references:
-            columns += [Column(_reference_title(spec), right=True), Column("diff", right=True)]
+            columns += [Column(title, right=True, joined=True) for title in (_reference_title(spec), "diff")]
             cells.append([_cell(spec, name, value) for value in points.column(f"{name}_reference").tolist()])
             cells.append([_percent(value) for value in points.column(f"{name}_difference").tolist()])
-    return render_table(columns, [list(row) for row in zip(*cells, strict=True)])
+    keys = next((place for place, name in enumerate(table.columns) if name in spec.columns), 0)
+    return render_table(columns, [list(row) for row in zip(*cells, strict=True)], keys=keys)
 
 
 def _summary(spec: Experiment, outcome: Outcome) -> str:

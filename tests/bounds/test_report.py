@@ -291,7 +291,7 @@ def test_levels_are_named() -> None:
 
 
 def test_unknown_settings_are_refused_with_the_nearest_name() -> None:
-    with pytest.raises(SpecError, match="no variable 'D'"):
+    with pytest.raises(SpecError, match="unknown variable 'D'"):
         run_bounds("attention-1pass", {"N": 64, "D": 8}, fast_memory="4096")
     with pytest.raises(SpecError, match="linear-attention needs B, E, F, H, M, P"):
         run_bounds("linear-attention", {"N": 512, "d": 64}, fast_memory="4096")
