@@ -92,7 +92,7 @@ def _row_tiles(heads: Heads) -> list[Staircase]:
         words = streamed + (rows * d if hold_q else visits * d) + (rows * dv if hold_o else dv * (2 * visits - rows))
         shorter = 0 if hold_q and hold_o else np.minimum(height, width)
         space = height * (width + heads.statistics + (not hold_o) + hold_q * d + hold_o * dv) + 2 + shorter
-        found.append(_pairs(f"row tiles, {_held(Q=hold_q, O=hold_o)}", height, width, space, words))
+        found.append(tile_pairs(f"row tiles, {_held(Q=hold_q, O=hold_o)}", height, width, space, words))
     return found
 
 
@@ -109,7 +109,7 @@ def _column_tiles(heads: Heads) -> list[Staircase]:
         words = words + needed * d + dv * (2 * needed - rows) + 2 * heads.statistics * (needed - rows)
         scores, values = (0 if hold_k else shorter), (heads.statistics + 1) * height + (0 if hold_v else shorter)
         space = height * width + width * (hold_k * d + hold_v * dv) + 2 + np.maximum(scores, values)
-        found.append(_pairs(f"column tiles, {_held(K=hold_k, V=hold_v)}", height, width, space, words))
+        found.append(tile_pairs(f"column tiles, {_held(K=hold_k, V=hold_v)}", height, width, space, words))
     return found
 
 
@@ -123,7 +123,7 @@ def first_phase(heads: Heads) -> Staircase:
     across = _across(by_rows)
     space = height[:, None] * across + np.minimum(height[:, None], across) + 2
     words = by_rows.visits(across[0]) * d + (d * by_rows.needed)[:, None] + pairs
-    return Staircase.merged([q_held, k_held, _pairs("S tiles", height[:, None], across, space, words)])
+    return Staircase.merged([q_held, k_held, tile_pairs("S tiles", height[:, None], across, space, words)])
 
 
 def second_phase(heads: Heads) -> Staircase:
@@ -132,7 +132,7 @@ def second_phase(heads: Heads) -> Staircase:
     height, chunk = tiles.sizes[:, None], breakpoints(dv)[None, :]
     words = heads.pairs * -(-dv // chunk) + (dv * tiles.needed)[:, None] + heads.rows * dv
     space = height * (chunk + heads.statistics) + np.minimum(height, chunk) + 2
-    return _pairs("O tiles", height, chunk, space, words)
+    return tile_pairs("O tiles", height, chunk, space, words)
 
 
 def _value_chunks(heads: Heads) -> Staircase:
@@ -140,7 +140,7 @@ def _value_chunks(heads: Heads) -> Staircase:
     height, chunk = tiles.sizes[:, None], breakpoints(dv)[None, :]
     needed = tiles.needed[:, None]
     words = heads.rows * (d + dv) + -(-dv // chunk) * d * needed + dv * needed
-    return _pairs("value chunks", height, chunk, height * (d + chunk + 1 + heads.statistics) + 2, words)
+    return tile_pairs("value chunks", height, chunk, height * (d + chunk + 1 + heads.statistics) + 2, words)
 
 
 def _kept_columns(heads: Heads) -> Staircase:
@@ -188,7 +188,8 @@ def _held(**held: int) -> str:
     return f"{' and '.join(names)} resident" if names else "nothing resident"
 
 
-def _pairs(name: str, height: Ints, width: Ints, space: Ints, words: Ints) -> Staircase:
+def tile_pairs(name: str, height: Ints, width: Ints, space: Ints, words: Ints) -> Staircase:
+    """A staircase of tilings of two sizes that broadcast, described as `name HxW`."""
     shape = np.broadcast_shapes(height.shape, width.shape)
     heights, widths = (np.broadcast_to(v, shape).ravel() for v in (height, width))
     return Staircase.of(

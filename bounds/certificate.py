@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from bounds.fusion import Fusion, Mode
     from bounds.joint import Joint
     from bounds.problem import FiberPasses, ValueClass
+    from bounds.star import Star
 
 Certificate = dict[str, Any]
 
 
 def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memory: float, value: float) -> Certificate:
     """A segment count: its modes with the mixtures at the words of the first, the later and the last segments."""
-    length, full, rest = float(counted.length[0]), int(counted.full[0]), float(counted.rest[0])
-    words = {"only": rest} if full < 0 else {"first": length, "later": memory + length, "last": memory + rest}
+    segment = _segment(counted)
+    length = segment["length"]
+    words = {"first": length, "later": memory + length, "last": memory + segment["rest"]}
     modes = []
     for mode, envelope in zip(fusion.modes, chi.modes, strict=True):
         mixtures = {name: envelope.weights[envelope.line_at(x)] for name, x in words.items()}
@@ -42,8 +44,30 @@ def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memor
         "volume": fusion.volume,
         "copies": fusion.batch,
         "combine": fusion.combine,
-        "segment": {"length": length, "full": full, "rest": rest},
+        "segment": segment,
         "modes": modes,
+        "value": value,
+    }
+
+
+def _segment(counted: Segments) -> Certificate:
+    """Length of the segments, full ones after the first, charges of the last; one alone where it holds everything."""
+    length, full, rest = float(counted.length[0]), int(counted.full[0]), float(counted.rest[0])
+    return {"length": length, "full": full, "rest": rest} if full >= 0 else {"length": rest, "full": 0, "rest": 0.0}
+
+
+def of_star(around: Star, counted: Segments, memory: float, value: float) -> Certificate:
+    """A segment count of all statements around an intermediate that need all of its producers."""
+    return {
+        "theorem": "star segments",
+        "statement": " and ".join(around.statements),
+        "memory_words": memory,
+        "volume": around.volume,
+        "copies": around.batch,
+        "intermediate": around.tensor,
+        "widths": [around.rows, around.columns, around.own_rows, around.own_columns],
+        "point": list(around.point),
+        "segment": _segment(counted),
         "value": value,
     }
 

@@ -9,7 +9,9 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +39,17 @@ class Chi:
         log_count = np.log(np.maximum(count, TINY)) - 1e-9
         if self.combine == "max":
             return np.asarray(np.min([mode.words_needed(log_count) for mode in self.modes], axis=0))
-        low, high = np.full(np.shape(count), -30.0), np.full(np.shape(count), 90.0)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            short = np.log(np.maximum(self.at(np.exp(middle)), TINY)) < log_count
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        return np.asarray(np.exp(low))
+        return bisected(lambda x: np.log(np.maximum(self.at(x), TINY)), log_count)
+
+
+def bisected(rising: Callable[[Floats], Floats], target: Floats) -> Floats:
+    """The largest X found with rising(X) < target, between e^-30 and e^90: by bisection of log X."""
+    low, high = np.full(np.shape(target), -30.0), np.full(np.shape(target), 90.0)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        short = rising(np.exp(middle)) < target
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.asarray(np.exp(low))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,17 @@ class Segments:
     rest: Floats
 
 
-def count_segments(chi: Chi, volume: float, memory: Floats) -> Segments:
+class Counted(Protocol):
+    """What a segment count asks of chi."""
+
+    def at(self, x: Floats) -> Floats:
+        """The most operations that X words allow, or more."""
+
+    def words_needed(self, count: Floats) -> Floats:
+        """The least X with chi(X) >= count, or less."""
+
+
+def count_segments(chi: Counted, volume: float, memory: Floats) -> Segments:
     """Least charges R such that some r, k, rho with R = r (1 + k) + rho reach the volume, maximized over r.
 
     `full` is -1 where one segment holds everything: then R is the least X with chi(X) >= volume.
@@ -79,7 +96,7 @@ def _better(a: Segments, b: Segments) -> Segments:
     return Segments(*(np.where(keep, getattr(a, f), getattr(b, f)) for f in ("charges", "length", "full", "rest")))
 
 
-def _count(chi: Chi, volume: float, memory: Floats, length: Floats) -> Segments:
+def _count(chi: Counted, volume: float, memory: Floats, length: Floats) -> Segments:
     first, later = chi.at(length), chi.at(memory + length)
     alone = first >= volume * (1 - 1e-9)  # a count that reaches the volume up to rounding does reach it
     full = np.where(alone, -1.0, np.maximum(0.0, np.ceil((volume - first - later) / later - 1e-9)))

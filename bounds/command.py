@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def run_bounds(
         memories=memories or known_memories(),
         measured=_measured(measured, chosen, known, mask, word_bytes) if measured else (),
     )
+    if architecture and levels:
+        remarks = _copies(architecture, architecture_settings or settings)
+        report = replace(report, remarks=(*report.remarks, *remarks))
     if out is not None:
         report.write(out)
     return report
@@ -136,7 +140,7 @@ def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, A
     try:
         roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
     except SpecError as error:
-        raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="set") from None
+        raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="--set") from None
     values = {
         "N": {_extent(cascade, rank) for rank in roles.positions},
         "d": {_extent(cascade, rank) for rank in roles.widths},
@@ -167,6 +171,14 @@ def _memories(architecture: str, settings: Mapping[str, Any]) -> dict[str, float
     if not found:
         raise SpecError(f"the architecture '{evaluated.name}' has no memory of known size inside its outermost one")
     return found
+
+
+def _copies(architecture: str, settings: Mapping[str, Any]) -> list[str]:
+    """A sentence for each memory of which there are several."""
+    described = Architecture.load(architecture)
+    evaluated = described.evaluate({name: v for name, v in settings.items() if name in described.known_names})
+    several = [m for m in list(evaluated.memories.values())[1:] if not m.unbounded and float(m.copies) > 1]
+    return [f"{m.name}: one of {float(m.copies):g} copies; its row is for one that does all the work" for m in several]
 
 
 def on_chip_bytes(machine: EvaluatedArchitecture) -> float:

@@ -24,6 +24,7 @@ from bounds.chi import Segments, count_segments
 from bounds.fusion import Fusion, fuse
 from bounds.joint import Joint, join
 from bounds.problem import Problem, Statement, ValueClass
+from bounds.star import Star, star
 
 Floats = NDArray[np.float64]
 Certificate = dict[str, Any]
@@ -106,6 +107,9 @@ def _parts(problem: Problem, memory: Floats, shares: dict[str, float], label: st
         joint = join(problem, tensor, shares)
         if joint:
             yield from _joint_parts(problem, joint, memory, label)
+        around = star(problem, tensor) if not shares else None
+        if around:
+            yield _star_part(around, memory)
 
 
 def _segment_part(fusion: Fusion, memory: Floats) -> Part:
@@ -120,6 +124,18 @@ def _segment_part(fusion: Fusion, memory: Floats) -> Part:
 
     statements = frozenset([fusion.statement])
     return Part(theorem, "recompute-safe", values, fusion.charged, statements, certify)
+
+
+def _star_part(around: Star, memory: Floats) -> Part:
+    chi = around.chi(float(memory.min()) / 64)
+    counted = count_segments(chi, around.volume, memory)
+    values = around.batch * counted.charges * ROUNDING
+
+    def certify(k: int) -> Certificate:
+        at = Segments(*(np.atleast_1d(f[k]) for f in (counted.charges, counted.length, counted.full, counted.rest)))
+        return certificate.of_star(around, at, float(memory[k]), float(values[k]))
+
+    return Part("star segments", "recompute-safe", values, around.charged, frozenset(around.statements), certify)
 
 
 def _joint_parts(problem: Problem, joint: Joint, memory: Floats, label: str) -> Iterable[Part]:

@@ -16,7 +16,7 @@ def explain(record: Record) -> list[str]:
 
 def _lines(record: Record) -> Iterator[str]:
     value = f"{record['value']:,.0f} words" if "value" in record else ""
-    if "modes" in record:
+    if "segment" in record:
         yield from _segments(record, value)
     elif "edges" in record:
         names = ", ".join(f"({a}, {b})" for a, b, _ in record["edges"])
@@ -45,16 +45,22 @@ def _lines(record: Record) -> Iterator[str]:
 
 def _segments(record: Record, value: str) -> Iterator[str]:
     cut, memory = record["segment"], record["memory_words"]
-    if cut["full"] < 0:
-        yield f"All of {record['statement']} in one segment needs {cut['rest']:,.0f} words: {value}."
+    if not cut["full"] and not cut["rest"]:
+        yield f"All of {record['statement']} in one segment needs {cut['length']:,.0f} words: {value}."
     else:
         yield (
             f"{record['statement']}: {record['volume']:,.0f} multiplications, {_copies(record)}. Segments of r = "
             f"{cut['length']:,.0f} charged words touch at most M + r = {memory + cut['length']:,.0f}; one that starts "
             f"empty, {cut['full']:,} full ones and {cut['rest']:,.0f} charges more: {value}."
         )
-    at = "only" if cut["full"] < 0 else "later"
-    for mode in record["modes"]:
+    at = "later" if cut["full"] else "first"
+    if "point" in record:
+        i, j, _, outputs = record["point"]
+        yield (
+            f"With one word in all, {i:.3g} rows and {j:.3g} columns rebuilt and {outputs:.3g} words of outputs hold "
+            f"most multiplications; carried elements of {record['intermediate']} add the root of their number."
+        )
+    for mode in record.get("modes", ()):
         yield f"Mode '{mode['name']}': multiplications in a segment are at most a product of powers, " + _mode(mode, at)
 
 

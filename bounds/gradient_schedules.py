@@ -8,6 +8,7 @@ are needed, from all row inputs, all column inputs and the row values that scale
     two passes     row outputs by a row pass, column outputs by a column pass
     rows at once   a row pass in which column outputs go to and fro
     columns at once  a column pass in which row outputs go to and fro (FlashAttention's own backward pass)
+    spilled        each product by itself, scores and their gradients written and read back (for small memories)
 
 Tests execute each of them word by word.
 """
@@ -15,17 +16,24 @@ Tests execute each of them word by word.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
-from bounds.attention_schedules import Heads
+import numpy as np
+
+from bounds.attention_schedules import Heads, tile_pairs
 from bounds.pattern import LONGEST, Intervals
 from bounds.problem import Access, Problem
 from bounds.staircase import Staircase
+from bounds.tiles import breakpoints
 
 
 @dataclass(frozen=True, eq=False)
 class Star:
-    """Words of each row and column: inputs, outputs; `scalars` row values that are inputs; `live` words of a pair."""
+    """Words of each row and column: inputs, outputs; `scalars` row values that are inputs.
+
+    products, row_products, column_products   widths of the products that make scores, row outputs, column outputs
+    """
 
     heads: Heads
     row_in: int
@@ -33,7 +41,14 @@ class Star:
     column_in: int
     column_out: int
     scalars: int
-    live: int
+    products: tuple[int, ...]
+    row_products: tuple[int, ...]
+    column_products: tuple[int, ...]
+
+    @property
+    def live(self) -> int:
+        """Words of a pair while all its versions are needed."""
+        return len(self.products)
 
 
 def gradient_schedules(problem: Problem) -> Staircase | None:
@@ -50,7 +65,7 @@ def star_schedules(star: Star) -> Staircase:
     """The staircase of one copy."""
     rows, columns = row_pass(star), column_pass(star)
     both = Staircase.sequence("two passes", rows, columns)
-    return Staircase.merged([both, rows_at_once(star), columns_at_once(star)])
+    return Staircase.merged([both, rows_at_once(star), columns_at_once(star), spilled(star)])
 
 
 def row_pass(star: Star) -> Staircase:
@@ -85,6 +100,44 @@ def columns_at_once(star: Star) -> Staircase:
     words = star.heads.columns * own + tiles.needed * (star.row_in + star.scalars) + moved
     space = tiles.sizes * (own + star.live) + star.row_in + star.scalars + 1
     return Staircase.of(space, words, lambda k: f"columns at once {tiles.sizes[k]}")
+
+
+def spilled(star: Star) -> Staircase:
+    """Scores by one product after another, each version written; then each output from the version that it needs."""
+    parts = [spilled_scores(star, place) for place in range(star.live)]
+    for side, tiles, count, widths in (
+        ("row", star.heads.row_tiles, star.heads.rows, star.row_products),
+        ("column", star.heads.column_tiles, star.heads.columns, star.column_products),
+    ):
+        for place, width in enumerate(widths):
+            height, chunk = tiles.sizes[:, None], breakpoints(width)[None, :]
+            words = star.heads.pairs * -(-width // chunk) + (width * tiles.needed)[:, None] + count * width
+            space = height * chunk + np.minimum(height, chunk) + 2
+            parts.append(tile_pairs(f"{side} output {place}", height, chunk, space, words))
+    return reduce(lambda first, second: Staircase.sequence("", first, second), parts)
+
+
+def spilled_scores(star: Star, place: int) -> Staircase:
+    """One version of the scores: its product, the version before it read, row values loaded for each tile."""
+    heads, d, rows, columns = star.heads, star.products[place], star.heads.rows, star.heads.columns
+    by_rows, by_columns, name = heads.row_tiles, heads.column_tiles, f"scores {place},"
+    moved = heads.pairs * (2 if place else 1)
+    height, width, room = by_rows.sizes, by_columns.sizes, max(2, star.scalars + 1)
+    own = d + star.scalars
+    by_query = Staircase.of(
+        height * (own + 1) + 2,
+        rows * own + d * by_rows.needed + moved,
+        lambda k: f"{name} rows resident {height[k]}",
+    )
+    by_key = Staircase.of(
+        width * (d + 1) + room,
+        columns * d + own * by_columns.needed + moved,
+        lambda k: f"{name} columns resident {width[k]}",
+    )
+    across = breakpoints(int(by_rows.largest.max()))[None, :]
+    space = height[:, None] * across + np.maximum(np.minimum(height[:, None], across) + 2, room)
+    words = by_rows.visits(across[0]) * own + (d * by_rows.needed)[:, None] + moved
+    return Staircase.merged([by_query, by_key, tile_pairs(f"{name} tiles", height[:, None], across, space, words)])
 
 
 def star_of(problem: Problem) -> Star | None:
@@ -129,7 +182,11 @@ def _star(problem: Problem, scores: str, loops: tuple[str, ...], others: list[li
     simple = all(v.plain and not v.chunked for v in values) and len({v.width for v in values}) == 1
     if not simple or not (words["row output"] and words["column output"]):
         return None
-    live = sum(s.output.tensor == scores for s in problem.statements)
+    widths: dict[str, list[int]] = {"intermediate": [], "row": [], "column": []}
+    for statement in problem.statements:
+        side = "row" if rows & set(statement.output.loops) else "column"
+        kind = "intermediate" if statement.output.tensor == scores else side
+        widths[kind].append(prod(size[x] for x in statement.loops if x not in loops))
     return Star(
         heads,
         row_in=words["row input"],
@@ -137,7 +194,9 @@ def _star(problem: Problem, scores: str, loops: tuple[str, ...], others: list[li
         column_in=words["column input"],
         column_out=words["column output"],
         scalars=len(outside),
-        live=live,
+        products=tuple(widths["intermediate"]),
+        row_products=tuple(widths["row"]),
+        column_products=tuple(widths["column"]),
     )
 
 

@@ -189,7 +189,7 @@ def _joined(
             found = found.joined("mapper", mapper_schedules(cascade, extents, memory, word_bytes))
         except SpecError as error:
             if "mapper" in names:
-                raise error.located(key="schedules") from None
+                raise error.located(key="--schedules") from None
             return replace(found, reason=f"{found.reason}; {error.message}")
         return replace(found, reason="" if found.least is None and "mapper" in names else found.reason)
     return found

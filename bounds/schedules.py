@@ -54,10 +54,10 @@ class Schedules:
                 continue
             if name not in SCHEDULES:
                 known = (*SCHEDULES, "mapper", *self.others)
-                raise SpecError(f"no schedule is called {name!r}{nearest(name, known)}", key="schedules")
+                raise SpecError(f"no schedule is called {name!r}{nearest(name, known)}", key="--schedules")
             if self.heads is None:
                 why = self.reason or "this is no attention"
-                raise SpecError(f"the schedule {name} is for attention: {why}", key="schedules")
+                raise SpecError(f"the schedule {name} is for attention: {why}", key="--schedules")
             traffic = named_schedule(name, self.heads, memory / self.width)
             found[name] = Traffic(traffic.words * self.width, traffic.fits, traffic.blocks)
         return found

@@ -1,5 +1,4 @@
-"""An independent check of certificates, in exact arithmetic and without the engine or a solver. Taken as given is the
-translation of the cascade: index maps, words per element, caps and volumes."""
+"""An independent check of certificates, without engine or solver; maps, words, caps and volumes are taken as given."""
 
 from __future__ import annotations
 
@@ -19,15 +18,15 @@ SLACK = 1e-6  # relative; the engine rounds its values down by 1e-7, and sums of
 def verify(record: Record) -> float:
     """Words proven by the certificate; ValueError when a condition fails or the value claimed is larger."""
     parts = [verify(part) for part in record.get("parts", ())]
-    if "modes" in record:
+    if "segment" in record:
         proven = record["copies"] * _segments(record)
     elif "edges" in record:
         proven = _joint(record)
     elif "unpaid" in record:
         proven = parts[0] - sum(record["unpaid"].values())
     elif "passes" in record:
-        times = record["passes"] - 1 + (record["kind"] == "intermediate")
-        proven = record["fibers"] * times * max(record["fiber"] * record["width"] - record["memory_words"], 0.0)
+        beyond = max(record["fiber"] * record["width"] - record["memory_words"], 0.0)
+        proven = record["fibers"] * (record["passes"] - 1 + (record["kind"] == "intermediate")) * beyond
         proven += record["elements"] * record["width"] * (record["kind"] != "intermediate")
     else:
         proven = sum(parts) + sum(record["compulsory"].values())
@@ -41,25 +40,33 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _segments(record: Record) -> float:
-    for mode in record["modes"]:
-        for inequality in mode["inequalities"]:
-            for role, program in (("outer", "statement"), ("inner", "operand")):
-                if role in inequality:
-                    _holds(mode[program], inequality[role])
+    for mode, one in ((m, inequality) for m in record.get("modes", ()) for inequality in m["inequalities"]):
+        _holds(mode["statement"], one["outer"])
+        if "inner" in one:
+            _holds(mode["operand"], one["inner"])
     length, full, rest = (record["segment"][name] for name in ("length", "full", "rest"))
-    memory, most = record["memory_words"], record["volume"] * (1 + SLACK)
-    if full < 0:  # one segment, which starts with nothing in fast memory
-        length, full, rest, held = rest, 0, 0.0, _chi(record, "only", rest)
-    else:
-        held = _chi(record, "first", length) + full * _chi(record, "later", memory + length)
-        held += _chi(record, "last", memory + rest) if rest > 0 else 0.0
-    _require(held <= most and 0 <= rest <= length * (1 + SLACK), "the segments hold more than the volume")
+    held = _chi(record, "first", length)
+    for at, times, words in (("later", full, length), ("last", rest > 0, rest)):
+        held += times * _chi(record, at, record["memory_words"] + words) if times else 0.0
+    most = record["volume"] * (1 + SLACK)
+    _require(held <= most and full >= 0 <= rest <= length * (1 + SLACK), "the segments hold more than the volume")
     return float(length * (1 + full) + rest)
 
 
 def _chi(record: Record, at: str, words: float) -> float:
-    found = [exp(_mixture(mode, at, words)) for mode in record["modes"]]
-    return max(found) if record["combine"] == "max" else sum(found)
+    if "point" in record:
+        return _star(record, words)
+    return float((max if record["combine"] == "max" else sum)(exp(_mixture(m, at, words)) for m in record["modes"]))
+
+
+def _star(record: Record, words: float) -> float:
+    """The most of kappa (X - p)^2 + sqrt(p) (X - p) / 2; kappa from the tangent at a point of a concave logarithm."""
+    (i, j, more, outputs), (rows, columns, own_rows, own_columns) = record["point"], record["widths"]
+    inputs = own_rows * i + own_columns * j + more
+    slopes = [(1 / i + own_rows / inputs) / rows, (1 / j + own_columns / inputs) / columns, 1 / inputs, 1 / outputs]
+    kappa, root = sqrt(i * j * inputs * outputs) * exp(max(slopes) / 2 - 2), np.linspace(0.0, 1.0, 4001)
+    left = (1 - root[:-1] ** 2) * words
+    return float(np.max(kappa * left**2 + root[1:] * sqrt(words) * left / 2))
 
 
 def _mixture(mode: Record, at: str, words: float) -> float:
@@ -87,11 +94,10 @@ def _constant(program: Record, inequality: Record) -> float:
 
 def _holds(program: Record, inequality: Record) -> None:
     """The rank conditions on every subspace of the kernels' lattice of each block of loops that dimensions tie."""
-    loops = [k for k, loop in enumerate(program["loops"]) if loop not in inequality["capped"]]
     pairs = [(a["index"], Fraction(inequality["s"].get(name, 0))) for name, a in program["arrays"].items()]
     powers = {program["loops"].index(loop): Fraction(e) for loop, e in inequality["t"].items()}
     _require(all(e >= 0 for e in [*powers.values(), *(e for _, e in pairs)]), "negative exponent")
-    blocks = [{k} for k in loops]
+    blocks = [{k} for k, loop in enumerate(program["loops"]) if loop not in inequality["capped"]]
     for row in (row for index, _ in pairs for row in index):
         tied = [block for block in blocks if any(row[k] for k in block)]
         blocks = [block for block in blocks if block not in tied] + [set().union(*tied)]
@@ -107,28 +113,23 @@ def _echelon(rows: Rows) -> Rows:
     basis: list[list[Fraction]] = []
     while rows := [row for row in rows if any(row)]:
         column = min(next(c for c, v in enumerate(row) if v) for row in rows)
-        pivot = next(row for row in rows if row[column])
-        pivot = [v / pivot[column] for v in pivot]
+        pivot = next([v / row[column] for v in row] for row in rows if row[column])
         rows = [[v - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in rows]
         basis = [[v - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in basis] + [pivot]
     return basis
 
 
 def _kernel(rows: Rows, size: int) -> Rows:
-    reduced = _echelon(rows)
-    at = {next(c for c, v in enumerate(row) if v): row for row in reduced}
-    free = [c for c in range(size) if c not in at]
-    return [[-at[c][f] if c in at else Fraction(c == f) for c in range(size)] for f in free]
+    at = {next(c for c, v in enumerate(row) if v): row for row in _echelon(rows)}
+    return [[-at[c][f] if c in at else Fraction(c == f) for c in range(size)] for f in range(size) if f not in at]
 
 
 def _lattice(kernels: list[Rows], size: int) -> list[Rows]:
-    whole = [[Fraction(a == b) for b in range(size)] for a in range(size)]
-    members = {tuple(map(tuple, _echelon(space))) for space in [*kernels, whole] if space}
+    members = {tuple(map(tuple, _echelon(space))) for space in [*kernels, _kernel([], size)] if space}
     for _ in range(8):
-        pairs = list(product(members, repeat=2))
-        sums = [_echelon([*a, *b]) for a, b in pairs]
-        meets = [_echelon(_kernel([*_kernel(a, size), *_kernel(b, size)], size)) for a, b in pairs]
-        grown = members | {tuple(map(tuple, space)) for space in [*sums, *meets] if space}
+        found: list[Rows] = [[*a, *b] for a, b in product(members, repeat=2)]
+        found += [_kernel([*_kernel(a, size), *_kernel(b, size)], size) for a, b in product(members, repeat=2)]
+        grown = members | {tuple(map(tuple, _echelon(space))) for space in found if space}
         if grown == members:
             return [list(space) for space in members]
         members = grown
@@ -141,9 +142,8 @@ def _joint(record: Record) -> float:
     weights = np.zeros((len(names), len(names)))
     for a, b, weight in record["edges"]:
         weights[[names.index(a), names.index(b)], [names.index(b), names.index(a)]] += weight * (1 + (a == b))
-    spread, width = record["spread"], record["width"]
-    per_charge = 2 * sqrt(width) / (spread * sqrt(record["memory_words"]))
-    _require(spread >= np.linalg.eigvalsh(weights)[-1] * (1 - SLACK), "eigenvalue too small")
+    width, per_charge = record["width"], 2 * sqrt(record["width"] / record["memory_words"]) / record["spread"]
+    _require(record["spread"] >= np.linalg.eigvalsh(weights)[-1] * (1 - SLACK), "eigenvalue too small")
     if record["label"] == "recompute-safe":
         _require(record["fiber"] * per_charge >= width * (1 - SLACK), "recomputing pays at this memory")
     return float(record["copies"] * (record["volume"] * per_charge - record["producers"] * width * record["elements"]))

@@ -140,11 +140,14 @@ def _own(
     from bounds import OwnSchedule
     from bounds.command import on_chip_bytes
     from bounds.masks import conditions_of
+    from bounds.named_schedules import SCHEDULES
     from bounds.reader import same_problem
     from einsum import Cascade
     from einsum.errors import SpecError
     from simulator.simulate import simulate
 
+    if plan.plan is not None:
+        raise SpecError("bounds compare mappings that are loop nests (`nest`), this one has no nest", file=plan.file)
     own = Cascade.load(plan.header.cascade) if plan.header.cascade else cascade
     known = {*own.parameters, *own.variables, *plan.known_names, *architecture.known_names}
     given = {name: value for name, value in sizes.items() if name in known}
@@ -154,7 +157,8 @@ def _own(
     result = simulate(own, architecture, plan, None, given, where=where)
     machine = architecture.evaluate({name: value for name, value in given.items() if name in architecture.known_names})
     moved = next(iter(result.traffic_bytes.values()))["total"]
-    return OwnSchedule(file, float(np.sum(moved["read"] + moved["write"])), on_chip_bytes(machine))
+    name = f"mapping {file}" if file in SCHEDULES else file
+    return OwnSchedule(name, float(np.sum(moved["read"] + moved["write"])), on_chip_bytes(machine))
 
 
 def _text(report: BoundsReport) -> str:

@@ -91,6 +91,118 @@ def send(run: Backward, output: str, index: int, pairs, fresh: bool) -> None:
         m.drop((output, index, x))
 
 
+SCORES = (("q", "k", ("gm", "sd", "dl")), ("do", "v", ("gm", "sd", "dl")))
+VERSIONS = ("a", "g")
+OUTPUTS = {"row output 0": ("dq", "g", "k"), "column output 0": ("dv", "a", "do"), "column output 1": ("dk", "g", "q")}
+
+
+def spilled_scores(run: Backward, place: int, kind: str, height: int, width: int) -> None:
+    """A version of the scores: tiles of pairs, or all pairs of a resident side, then the row values."""
+    m, (row, column, values) = run.machine, SCORES[place]
+    users = [[i for i in range(run.rows) if j in run.keys[i]] for j in range(run.columns)]
+    if kind == "columns resident":
+        for own in chunks(range(run.columns), width):
+            m.load(*[w for j in own for w in run.words([column], j)])
+            for i in sorted({i for j in own for i in users[j]}):
+                product(run, place, [i], [j for j in own if j in run.keys[i]], streamed="row")
+                finish(run, place, [i], own, values)
+            m.drop(*[w for j in own for w in run.words([column], j)])
+        return
+    for rows in chunks(range(run.rows), height):
+        resident = kind == "rows resident"
+        own = [w for i in rows for w in run.words([row, *values], i)] if resident else []
+        m.load(*own)
+        needed = sorted({j for i in rows for j in run.keys[i]})
+        for columns in chunks(needed, 1 if resident else width):
+            product(run, place, rows, columns, streamed="column" if resident else "both")
+            finish(run, place, rows, columns, () if resident else values)
+        m.drop(*own)
+
+
+def product(run: Backward, place: int, rows, columns, streamed: str) -> None:
+    """Sums of a tile, one coordinate of the width at a time; the shorter side held where both come and go."""
+    m, (row, column, _) = run.machine, SCORES[place]
+    pairs = [(i, j) for i in rows for j in columns if j in run.keys[i]]
+    for i, j in pairs:
+        m["sum", i, j] = 0.0
+    for x in range(run.width[row]):
+        across = {"row": [(row, i, x) for i in rows], "column": [(column, j, x) for j in columns]}
+        held = [] if streamed != "both" else min(across.values(), key=len)
+        coming = across[streamed] if streamed != "both" else max(reversed(across.values()), key=len)
+        m.load(*held)
+        for word in coming:
+            m.load(word)
+            for i, j in pairs:
+                if word in ((row, i, x), (column, j, x)):
+                    m["sum", i, j] = m["sum", i, j] + m[row, i, x] * m[column, j, x]
+            m.drop(word)
+        m.drop(*held)
+
+
+def finish(run: Backward, place: int, rows, columns, values) -> None:
+    """Row values turn sums into the version, which is written; the second version reads the first."""
+    m = run.machine
+    for i in rows:
+        m.load(*[(n, i) for n in values])
+        for j in (j for j in columns if j in run.keys[i]):
+            if place == 0:
+                found = exp(m["sum", i, j] - m["gm", i]) / m["sd", i]
+            else:
+                m.load(("a", i, j))
+                found = m["a", i, j] * (m["sum", i, j] - m["dl", i])
+                m.drop(("a", i, j))
+            m.drop(("sum", i, j))
+            m[VERSIONS[place], i, j] = found
+            m.store((VERSIONS[place], i, j))
+            m.drop((VERSIONS[place], i, j))
+        m.drop(*[(n, i) for n in values])
+
+
+def accumulate(run: Backward, name: str, height: int, chunk: int) -> None:
+    """An output from its version of the scores: a tile of outputs resident, scores read once for each chunk."""
+    m, (output, version, other) = run.machine, OUTPUTS[name]
+    by_rows = output == "dq"
+    count = run.rows if by_rows else run.columns
+    users = [[i for i in range(run.rows) if j in run.keys[i]] for j in range(run.columns)]
+    partners = run.keys if by_rows else users
+    for tile in chunks(range(count), height):
+        for xs in chunks(range(run.width[output]), chunk):
+            own = [(output, t, x) for t in tile for x in xs]
+            for word in own:
+                m[word] = 0.0
+            for partner in sorted({p for t in tile for p in partners[t]}):
+                mine = [t for t in tile if partner in partners[t]]
+                scores = {t: (version, t, partner) if by_rows else (version, partner, t) for t in mine}
+                operand = [(other, partner, x) for x in xs]
+                outer, inner = (operand, [scores[t] for t in mine])
+                if len(xs) <= len(tile):
+                    outer, inner = inner, operand
+                m.load(*inner)
+                for word in outer:
+                    m.load(word)
+                    for t in mine:
+                        for x in xs:
+                            if word in (scores[t], (other, partner, x)):
+                                m[output, t, x] = m[output, t, x] + m[scores[t]] * m[other, partner, x]
+                    m.drop(word)
+                m.drop(*inner)
+            m.store(*own)
+            m.drop(*own)
+
+
+def run_step(run: Backward, step: str) -> None:
+    """One step by its name and sizes."""
+    family, _, sizes = step.rpartition(" ")
+    height, width = (int(n) for n in (sizes.split("x") * 2)[:2])
+    if family.startswith("scores"):
+        place, kind = family.removeprefix("scores ").split(", ")
+        spilled_scores(run, int(place), kind, height, width)
+    elif family in OUTPUTS:
+        accumulate(run, family, height, width)
+    else:
+        FAMILIES[family](run, height)
+
+
 FAMILIES = {
     "row pass": lambda run, size: tile_pass(run, size, by_rows=True, at_once=False),
     "column pass": lambda run, size: tile_pass(run, size, by_rows=False, at_once=False),

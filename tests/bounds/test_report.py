@@ -285,12 +285,13 @@ def test_the_mapper_is_a_schedule_by_name_and_covers_what_closed_forms_do_not() 
 
 
 def test_levels_are_named() -> None:
-    rows = run_bounds("attention-1pass", {"N": 4096, "d": 64}, architecture="h100-sxm").rows
-    assert {row.level for row in rows} == {"shared", "L2"}
+    report = run_bounds("attention-1pass", {"N": 4096, "d": 64}, architecture="h100-sxm")
+    assert {row.level for row in report.rows} == {"shared", "L2"}
+    assert any("one of 132 copies" in remark for remark in report.remarks)
 
 
 def test_unknown_settings_are_refused_with_the_nearest_name() -> None:
-    with pytest.raises(SpecError, match="no variable 'D'"):
+    with pytest.raises(SpecError, match="unknown variable 'D'"):
         run_bounds("attention-1pass", {"N": 64, "D": 8}, fast_memory="4096")
     with pytest.raises(SpecError, match="linear-attention needs B, E, F, H, M, P"):
         run_bounds("linear-attention", {"N": 512, "d": 64}, fast_memory="4096")
@@ -314,5 +315,7 @@ def test_mappings_of_ones_own_are_counted_as_they_are_simulated(tmp_path: Path) 
     assert found["words"] == pytest.approx(float(np.sum(moved["read"] + moved["write"])) / 2)
     assert not rows[1]["schedules"][str(mapping)]["fits"]
     assert rows[0]["schedules"]["fusemax-binding"]["words"] >= rows[0]["lower_bound_words"]
-    refused = CliRunner().invoke(command, [*base[:-1], "--mapping", "matmul-output-stationary"])
-    assert refused.exit_code != 0
+    for other, message in (("matmul-output-stationary", "no architecture"), ("gpu-only", "no nest")):
+        refused = CliRunner().invoke(command, [*base[:-1], "--mapping", other])
+        assert isinstance(refused.exception, SpecError)
+        assert message in str(refused.exception)

@@ -14,7 +14,9 @@ import pytest
 from bounds.attention_schedules import Heads
 from bounds.engine import lower_bound
 from bounds.pattern import Intervals
+from bounds.reader import read_problem
 from bounds.verify import verify
+from einsum import Cascade
 from tests.bounds.cases import attention_problem, random_case
 from tests.bounds.test_soundness import product, product_problem
 
@@ -102,3 +104,26 @@ def test_the_verifier_is_short_and_imports_nothing_of_the_house() -> None:
         )
     }
     assert not imported & {"bounds", "einsum", "mappings", "scipy"}
+
+
+STAR = read_problem(Cascade.load("attention-backward"), {"B": 1, "H": 2, "P": 2048, "M": 2048, "E": 64, "F": 32})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(point=[v * 0.9 for v in r["point"]]),
+        lambda r: r.update(point=[r["point"][0] * 1.2, *r["point"][1:]]),
+        lambda r: r.update(widths=[2 * v for v in r["widths"]]),
+        lambda r: r["segment"].update(full=r["segment"]["full"] + 1),
+        lambda r: r.update(memory_words=r["memory_words"] * 2),
+    ],
+    ids=["a point that is short", "a point that is not the largest", "widths", "one more segment", "memory"],
+)
+def test_tampering_with_a_star_is_refused_or_proves_less(change) -> None:
+    record = lower_bound(STAR, np.array([50000.0])).certificates[0]["parts"][0]
+    assert record["theorem"] == "star segments"
+    verify(record)
+    change(record)
+    with pytest.raises(ValueError, match="refused"):
+        verify(record)
