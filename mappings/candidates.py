@@ -328,10 +328,11 @@ class Candidates:
         space = Space(sizes=self._sizes, buffers=buffers)
         tile = self.problem.within(sizes)
         run = tile.alone(leaf)
+        again = {rank for rank in leaf.ranks if tile.coordinates(rank) > 1}
         uses = tuple(
             use
             for use in run.uses[0]
-            if use.tensor not in loaded and not all(set(leaf.ranks) <= shape.moved_by for shape in use.shapes)
+            if use.tensor not in loaded and not all(again <= shape.moved_by for shape in use.shapes)
         )
         loaded.update(use.tensor for use in uses if not use.written)
         found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None
