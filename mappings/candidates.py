@@ -17,7 +17,7 @@ from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
-from mappings.schedules import RunSchedule, best_schedule
+from mappings.schedules import RunSchedule, best_schedule, part_tiles
 
 Cut = tuple[int, ...]
 """Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
@@ -146,24 +146,8 @@ class Candidates:
             exact=exact,
             description=f"Found by the mapper: {'; then '.join(names)}; tiles in {level}",
             estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
-            tiles=sum(self._tiles(part) for part in parts),
+            tiles=sum(part_tiles(self.problem, part) for part in parts),
         )
-
-    def _tiles(self, part: RunSchedule) -> float:
-        """Tiles of a run that a mask makes differ from one another."""
-        mask, ranks = self.problem.mask, self.problem.ranks
-        if mask is None:
-            return 0.0
-        most = 0.0
-        for leaf in part.leaves:
-            sizes = {rank: int(size.flat[0]) for rank, size in self.problem.extents.items()}
-            trips = 1.0
-            for rank, chunk in (*part.loops[len(part.run.batch) :], *part.grain, *leaf.loops):
-                base = ranks.base(rank)
-                trips *= 1 if base in (mask.mask.row, mask.mask.column) else -(-sizes[base] // chunk)
-                sizes[base] = min(sizes[base], chunk)
-            most = max(most, trips * mask.at(sizes[mask.mask.row], sizes[mask.mask.column]).tiles)
-        return most
 
     def _nest(
         self,
