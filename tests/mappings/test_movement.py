@@ -23,7 +23,7 @@ def agree(case: Case, architecture: Any = SMALL) -> None:
     try:
         oracle = Oracle(case.cascade, case.nest, case.values, units(architecture))
     except (Stuck, Lost):  # a nest may be wrong in both ways: either is a reason
-        with pytest.raises(SpecError, match="complete over rank|is replaced before"):
+        with pytest.raises(SpecError, match=r"complete over rank|is replaced before"):
             program(case.cascade, architecture, case.nest, case.values)
         return
     found = totals(program(case.cascade, architecture, case.nest, case.values))
