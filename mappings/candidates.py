@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import pairwise
 from math import inf
@@ -12,49 +12,18 @@ from typing import Any, Literal
 import numpy as np
 
 from mappings.binding import Binding, Issue, balanced, bindings, loads
+from mappings.candidate import Candidate
 from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
-from mappings.schedules import RunSchedule, best_schedule
+from mappings.schedules import RunSchedule, best_schedule, part_tiles
 
 Cut = tuple[int, ...]
 """Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
 Arrangement = Literal["sequence", "pipeline"]
 MOST_CUTS = 64
-SHORTLIST = 16
-MOST_TILES = 100_000
 SHARES = (1.0, 0.5, 0.25, 0.05)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A mapping in the making: the cascade's variables that it sets, its traffic and time by estimate, and its nest.
-
-    `write` makes the nest, which most candidates never need.
-    """
-
-    write: Callable[[], list[Any]] = field(compare=False, repr=False)
-    variables: Mapping[str, int]
-    moved_bytes: float
-    exact: bool
-    description: str
-    estimate_s: float = inf
-    tiles: float = 0.0
-    """Tiles that have to be told apart to cost the mapping, under a mask."""
-
-
-def shortlist(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
-    """Candidates worth a full evaluation: those with the least estimated time, and those with the least traffic.
-
-    Under a mask those with too many tiles are left out while there are others.
-    """
-    few = [candidate for candidate in candidates if candidate.tiles <= MOST_TILES]
-    candidates = few or sorted(candidates, key=lambda c: c.tiles)[:1]
-    fast = sorted(candidates, key=lambda c: (c.estimate_s, c.moved_bytes))
-    frugal = sorted(candidates, key=lambda c: (c.moved_bytes, c.estimate_s))
-    most = {"latency": SHORTLIST, "energy": SHORTLIST // 4, "dram": 0}.get(objective, SHORTLIST // 2)
-    return list({id(c): c for c in (*fast[:most], *frugal[: SHORTLIST - most])}.values())
 
 
 class Candidates:
@@ -177,24 +146,8 @@ class Candidates:
             exact=exact,
             description=f"Found by the mapper: {'; then '.join(names)}; tiles in {level}",
             estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
-            tiles=sum(self._tiles(part) for part in parts),
+            tiles=sum(part_tiles(self.problem, part) for part in parts),
         )
-
-    def _tiles(self, part: RunSchedule) -> float:
-        """Tiles of a run that a mask makes differ from one another."""
-        mask, ranks = self.problem.mask, self.problem.ranks
-        if mask is None:
-            return 0.0
-        most = 0.0
-        for leaf in part.leaves:
-            sizes = {rank: int(size.flat[0]) for rank, size in self.problem.extents.items()}
-            trips = 1.0
-            for rank, chunk in (*part.loops[len(part.run.batch) :], *part.grain, *leaf.loops):
-                base = ranks.base(rank)
-                trips *= 1 if base in (mask.mask.row, mask.mask.column) else -(-sizes[base] // chunk)
-                sizes[base] = min(sizes[base], chunk)
-            most = max(most, trips * mask.at(sizes[mask.mask.row], sizes[mask.mask.column]).tiles)
-        return most
 
     def _nest(
         self,
@@ -328,10 +281,11 @@ class Candidates:
         space = Space(sizes=self._sizes, buffers=buffers)
         tile = self.problem.within(sizes)
         run = tile.alone(leaf)
+        again = {rank for rank in leaf.ranks if tile.coordinates(rank) > 1}
         uses = tuple(
             use
             for use in run.uses[0]
-            if use.tensor not in loaded and not all(set(leaf.ranks) <= shape.moved_by for shape in use.shapes)
+            if use.tensor not in loaded and not all(again <= shape.moved_by for shape in use.shapes)
         )
         loaded.update(use.tensor for use in uses if not use.written)
         found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None

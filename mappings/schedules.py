@@ -210,6 +210,23 @@ class _Search(Frame):
         )
 
 
+def part_tiles(problem: Problem, part: RunSchedule) -> float:
+    """Tiles of a run that a mask makes differ from one another."""
+    mask, ranks = problem.mask, problem.ranks
+    if mask is None:
+        return 0.0
+    most = 0.0
+    for leaf in part.leaves:
+        sizes = {rank: int(size.flat[0]) for rank, size in problem.extents.items()}
+        trips = 1.0
+        for rank, chunk in (*part.loops[len(part.run.batch) :], *part.grain, *leaf.loops):
+            base = ranks.base(rank)
+            trips *= 1 if base in (mask.mask.row, mask.mask.column) else -(-sizes[base] // chunk)
+            sizes[base] = min(sizes[base], chunk)
+        most = max(most, trips * mask.at(sizes[mask.mask.row], sizes[mask.mask.column]).tiles)
+    return most
+
+
 def _all_joined(fronts: Sequence[Front], rows: int) -> tuple[Front, Callable[[int, int], list[int]]]:
     """One front of all leaves, and a function that finds each leaf's way again."""
     empty = Front(np.zeros((rows, 1)), np.zeros((rows, 1)), np.zeros((rows, 1), dtype=np.int64))

@@ -21,7 +21,8 @@ from einsum.counts import compulsory_traffic
 from einsum.errors import SpecError, nearest, refuse_unknown
 from einsum.expressions import resolve
 from mappings.binding import Issue
-from mappings.candidates import Candidate, Candidates, shortlist
+from mappings.candidate import Candidate, shortlist
+from mappings.candidates import Candidates
 from mappings.mapping import Mapping as Plan
 from mappings.mapspace import Problem, breakpoints
 from workloads import Workload
