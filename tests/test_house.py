@@ -116,7 +116,8 @@ def test_every_description_says_what_it_is_and_where_it_comes_from() -> None:
     for path in (*libraries, *examples):
         text = path.read_text(encoding="utf-8")
         assert "\ndescription: " in text or text.startswith("# "), path
-        assert "\nsource: " in text or path.parts[-3] == "kernels" or text.startswith("# "), path
+        known = "\nsource: " in text or "\nlike: " in text
+        assert known or path.parts[-3] == "kernels" or text.startswith("# "), path
 
 
 def test_expressions_are_parsed_never_evaluated_by_python() -> None:

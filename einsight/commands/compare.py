@@ -26,7 +26,7 @@ def _measurements() -> tuple[str, ...]:
     type=click.Choice(["analytic", "event"]),
     default="analytic",
     show_default=True,
-    help="A queueing network, or a simulation of every tile (about a second for each row).",
+    help="The evaluator: a queueing network, or a simulation of every tile (about a second for each row).",
 )
 @out_option("DIR", "Write a table, a page and charts into this folder.")
 @json_option

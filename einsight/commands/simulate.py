@@ -31,7 +31,7 @@ MOST_PHASES = 12
     type=click.Choice(["analytic", "event"]),
     default="analytic",
     show_default=True,
-    help="Closed form, or a simulation of every tile.",
+    help="The evaluator: closed form, or a simulation of every tile.",
 )
 @click.option(
     "--trace-file", type=FILE, metavar="FILE.csv", help="Read the counts of a run, head by head, and simulate that run."
