@@ -61,7 +61,7 @@ class GridStep(Model):
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE
-    """product: 1 if what follows needs the result at once; 0 if a warp group goes on and asks for it a tile later."""
+    """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads."""
     half: Expression = ZERO

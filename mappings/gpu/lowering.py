@@ -171,7 +171,8 @@ class LaunchLowering:
             latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
-            latency = max(steps / self.gpu.clock_hz - busy / self.teams, 0.0) + cycles / self.gpu.clock_hz
+            latency = self.blocks.mean(step.waits) * max(steps / self.gpu.clock_hz - busy / self.teams, 0.0)
+            latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
         if not wide:
