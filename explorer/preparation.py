@@ -195,7 +195,7 @@ def _check_kinds(study: Study, candidates: Inputs, objectives: Sequence[Objectiv
     for chosen in study.models:
         for inputs in _matching(study, chosen, candidates):
             try:
-                values, _ = quantities(study, chosen, inputs, 1)
+                values, _ = quantities(study, chosen, inputs, 1, simulated(study, chosen, inputs))
             except EinsightError as error:
                 # What the simulator finds wrong with a point lies elsewhere, and is the point's own matter.
                 if error.file is None and (error.key or "").startswith(("columns.", "constraints")):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import SpecError
+from einsum.symbols import as_array
 from mappings.movement import column
 from mappings.nest import Hold, PhaseNest
 from mappings.operands import Homes
@@ -41,7 +44,7 @@ def spilled_shares(
         spilling = [hold for hold in holds if hold.spills]
         if not spilling:
             point = int(np.argmax(over))
-            largest = max(holds, key=lambda hold: float(_at(sizes[hold], point)))
+            largest = max(holds, key=lambda hold: _at(sizes[hold], point))
             raise SpecError(
                 f"{level} overflows by {_at(over, point):,.0f} bytes: it holds {_at(total, point):,.0f} of "
                 f"{_at(capacity, point):,.0f}, the largest part is '{largest.name}' with "
@@ -57,7 +60,7 @@ def footprint_bytes(hold: Hold, homes: Homes, extents: Mapping[str, Array], tens
     """Bytes that a hold takes: its largest tensor's full tile, times its buffers, (points, 1)."""
     sizes = tile_sizes(hold.loops, extents)
     tiles = [tensor_words(homes, name, sizes) * tensor_bytes[name] for name in hold.tensors]
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*tiles)) * hold.buffers)
+    return as_array(reduce(np.maximum, tiles) * hold.buffers)
 
 
 def tile_sizes(loops: Sequence[Loop], extents: Mapping[str, Array]) -> dict[str, Array]:
@@ -75,8 +78,8 @@ def tensor_words(homes: Homes, tensor: str, sizes: Mapping[str, Array]) -> Array
         access for einsum in cascade.einsums for access in (einsum.output, *einsum.inputs) if access.tensor == tensor
     ]
     words = [homes.ranks.words(homes.ranks.shape(access), sizes) for access in accesses]
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*words)))
+    return as_array(reduce(np.maximum, words))
 
 
-def _at(values: Array, point: int) -> float:
-    return float(values[min(point, values.shape[0] - 1), 0])
+def _at(values: Array, point: int) -> Any:
+    return values[min(point, values.shape[0] - 1), 0]

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from graphlib import CycleError, TopologicalSorter
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einsum.errors import EinsightError, nearest
+from einsum.symbols import as_floats
 from mappings.program import Array, Stream
 
 MAX_CYCLES = 10_000
@@ -36,7 +39,7 @@ def recurrence_s(stream: Stream) -> Array:
     """
     period = np.zeros(_shape(stream))
     for recurrence in recurrences(stream):
-        np.maximum(period, recurrence.period_s, out=period)
+        period = np.maximum(period, recurrence.period_s)
     return period
 
 
@@ -55,11 +58,11 @@ def recurrences(stream: Stream) -> Iterator[Recurrence]:
     distances = _shortest_distances(stream)
     for cycle in _simple_cycles(stream, distances):
         around = zip(cycle, (*cycle[1:], cycle[0]), strict=True)
-        distance = np.add.reduce(np.broadcast_arrays(*(distances[edge] for edge in around)))
+        distance = reduce(add, (distances[edge] for edge in around))
         if np.any(distance == 0):
             steps = " -> ".join(names[index] for index in (*cycle, cycle[0]))
             raise EinsightError(f"stream '{stream.name}': the steps {steps} wait for each other within one tile")
-        seconds = np.add.reduce(np.broadcast_arrays(*(busy[index] + latency[index] for index in cycle)))
+        seconds = reduce(add, (busy[index] + latency[index] for index in cycle))
         yield Recurrence(tuple(names[index] for index in cycle), np.broadcast_to(seconds / distance, shape))
 
 
@@ -111,7 +114,7 @@ def _longest(values: list[Array], edges: Sequence[Path], name: str) -> list[Arra
             if not fixed:
                 reached = np.where(active, reached, 0.0)
                 changed = changed or bool((reached > values[then]).any())
-            np.maximum(values[then], reached, out=values[then])
+            values[then] = np.maximum(values[then], reached)
         if not changed:
             return values
     raise EinsightError(f"stream '{name}': steps wait for each other within one tile")
@@ -131,7 +134,7 @@ def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
     paths = paths or tile_paths_s(stream)
     busy, _ = step_times_s(stream)
     ends = (start + seconds + tail for start, seconds, tail in zip(paths.starts, busy, paths.tails, strict=True))
-    return np.asarray(np.maximum.reduce([np.zeros(_shape(stream)), *ends]), dtype=np.float64)
+    return reduce(np.maximum, ends, np.zeros(_shape(stream)))
 
 
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
@@ -140,11 +143,9 @@ def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
     A step on a resource does not run in classes where its busy time is 0, so there its latency is 0 too. A step
     without a resource is a pure delay: its latency always counts.
     """
-    busy = [np.asarray(step.busy_s, dtype=np.float64) for step in stream.steps]
+    busy = [as_floats(step.busy_s) for step in stream.steps]
     latency = [
-        np.asarray(
-            step.latency_s if step.resource is None else np.where(seconds > 0, step.latency_s, 0), dtype=np.float64
-        )
+        as_floats(step.latency_s if step.resource is None else np.where(seconds > 0, step.latency_s, 0))
         for step, seconds in zip(stream.steps, busy, strict=True)
     ]
     return busy, latency
@@ -161,7 +162,7 @@ def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
             waits = f"stream '{stream.name}': step '{step.name}' waits for"
             if dependence.step not in index:
                 raise EinsightError(f"{waits} an unknown step '{dependence.step}'{nearest(dependence.step, index)}")
-            distance = np.asarray(dependence.distance, dtype=np.float64).reshape(-1, 1)
+            distance = as_floats(dependence.distance).reshape(-1, 1)
             if not (distance >= 0).all():
                 raise EinsightError(f"{waits} '{dependence.step}' of a later tile (its distance is negative)")
             found.append((index[dependence.step], index[step.name], distance))
