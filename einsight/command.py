@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "List what the libraries hold.",
     "show": "Show and draw a cascade, an architecture, a mapping or a workload.",
     "passes": "Count the passes that a cascade must make over each rank.",
+    "tiles": "Count the tiles that a mask leaves, and bound the speedup from skipping the others.",
     "simulate": "Simulate a cascade on an architecture: time, traffic, utilization, energy.",
     "map": "Find the best mapping of a cascade on an architecture.",
     "bounds": "Bound the traffic that any schedule of a cascade must do.",
@@ -24,6 +25,8 @@ COMMANDS = {
     "sweep": "Evaluate many design points from a YAML file and store every one.",
     "report": "Write the results of a sweep as one HTML page.",
     "compare": "Compare measured GPU kernels with what the simulator predicts.",
+    "schema": "Print the JSON Schema of a command's --json document.",
+    "doctor": "Say what is installed, what is missing for which use, and how to get it.",
 }
 """Subcommand -> its line in `einsight --help`. The module of the same name in `einsight.commands` holds `command`."""
 

@@ -12,7 +12,7 @@ from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
 from mappings.plan import PlanPhase
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
-from mappings.stages import PipelineStage, StagePipeline
+from mappings.stages import PlanStage
 
 LOOP, HELD, BRANCH, CHOICE = "#f3f7fc", "#ffffff", "#eef1f4", "#f7f4ee"
 UNITS = ("#fdf0dc", "#dff0df", "#f6dfe3", "#e8e2f5", "#dcf0f3")
@@ -98,8 +98,6 @@ def _draw(picture: Svg, block: Block, x: float, y: float, width: float) -> None:
 
 
 def _nest(mapping: MappingFile) -> tuple[Block, ...]:
-    if mapping.pipeline is not None:
-        return (_pipeline(mapping.pipeline),)
     if mapping.plan is not None:
         return tuple(_phase(phase) for phase in mapping.plan.phases)
     units = dict.fromkeys(_units(mapping.nest))
@@ -107,25 +105,23 @@ def _nest(mapping: MappingFile) -> tuple[Block, ...]:
     return _blocks(mapping.nest, fills)
 
 
-def _pipeline(pipeline: StagePipeline) -> Block:
-    rows = f", rows apart by {', '.join(pipeline.serial)}" if pipeline.serial else ""
-    return Block(f"pipeline over a trace{rows}", BRANCH, _stages(pipeline.stages))
-
-
 def _phase(phase: PlanPhase) -> Block:
     """A phase of a plan with its stages."""
+    if phase.rows is not None:
+        apart = f", rows apart by {', '.join(phase.rows.serial)}" if phase.rows.serial else ""
+        return Block(f"{phase.phase}: tiles of a trace{apart}", BRANCH, _stages(phase.stages))
     values = "".join(f", {name} from {each.start}, {each.count} times" for name, each in phase.series.items())
     return Block(f"{phase.phase}: {phase.tiles} tiles{values}", BRANCH, _stages(phase.stages))
 
 
-def _stages(stages: Sequence[PipelineStage]) -> tuple[Block, ...]:
+def _stages(stages: Sequence[PlanStage]) -> tuple[Block, ...]:
     """The stages from top to bottom, in the colour of what they occupy."""
     parts = dict.fromkeys(stage.on for stage in stages if stage.on is not None)
     fills = {part: UNITS[number % len(UNITS)] for number, part in enumerate(parts)}
     return tuple(Block(_stage(stage), fills.get(stage.on or "", HELD)) for stage in stages)
 
 
-def _stage(stage: PipelineStage) -> str:
+def _stage(stage: PlanStage) -> str:
     text = stage.stage + (f" on {stage.on}" if stage.on else "")
     text += f" ({', '.join(stage.computes)})" if stage.computes else ""
     text += f", along {', '.join(stage.along)}" if stage.along else ""

@@ -1,4 +1,8 @@
-"""Options that several subcommands share, and how their texts become values."""
+"""Arguments and options that several subcommands share: their names, help texts, completion, and how texts become values.
+
+A subcommand about one description or file takes it as its argument; one that puts several together names each by an
+option. `--out` is where files go, `--set` changes a variable, `--json` prints one document.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,53 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from einsum import Cascade
     from explorer.settings import Setting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_MODEL_OPTIONS = (
-    ("cascade", "The algorithm: a library name or a YAML file. Default: the mapping's."),
-    ("architecture", "The hardware: a library name or a YAML file. Default: the mapping's."),
-    ("mapping", "How the algorithm runs on the hardware: a library name or a YAML file."),
-    ("workload", "The sizes: a library name or a YAML file."),
-)
+_MODELS = {
+    "cascade": "The algorithm",
+    "architecture": "The hardware",
+    "mapping": "How the algorithm runs on the hardware",
+    "workload": "The sizes",
+}
+"""Kind -> what it is, for help texts; in the order in which the options stand."""
+
+FILE = click.Path()
+"""The type of a path: any text, completed by the shell to files."""
 
 
-def model_options(function: Function) -> Function:
-    """Add --cascade, --architecture, --mapping and --workload."""
-    for name, text in reversed(_MODEL_OPTIONS):
-        function = click.option(f"--{name}", metavar="NAME", help=text)(function)
-    return function
+def model_options(*required: str, **remarks: str | None) -> Callable[[Function], Function]:
+    """Add options that name descriptions: those in `required`, and those in `remarks` with a sentence behind the help.
+
+    Each takes a library name or the path of a YAML file, and completes to library names.
+    """
+
+    def add(function: Function) -> Function:
+        for kind in reversed(_MODELS):
+            if kind in required or kind in remarks:
+                remark = f" {remarks[kind]}" if remarks.get(kind) else ""
+                function = click.option(
+                    f"--{kind}",
+                    metavar="NAME",
+                    required=kind in required,
+                    help=f"{_MODELS[kind]}: a library name or a YAML file.{remark}",
+                    shell_complete=completion(library_names(kind)),
+                )(function)
+        return function
+
+    return add
 
 
 def json_option(function: Function) -> Function:
     """Add --json, the switch to one JSON document on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def out_option(metavar: str, text: str, required: bool = False) -> Callable[[Function], Function]:
+    """Add --out, the file or folder that results are written to."""
+    return click.option("--out", type=FILE, metavar=metavar, required=required, help=text)
 
 
 def set_option(function: Function) -> Function:
@@ -44,7 +73,7 @@ def set_option(function: Function) -> Function:
     )(function)
 
 
-def parse_settings(texts: Iterable[str]) -> dict[str, Setting]:
+def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, Setting]:
     """The values of texts such as `L=64Ki`, `buffer=32 MiB` or `mask=causal`, by name.
 
     A value is a number, a quantity in SI, or else text. Raises SpecError for anything that is not NAME=VALUE, a number
@@ -57,8 +86,41 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Setting]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and name and value):
-            raise SpecError(f"expected NAME=VALUE, found '{text[:60]}'", key="--set")
+            raise SpecError(f"expected NAME=VALUE, found '{text[:60]}'", key=option)
         if name in settings:
-            raise SpecError(f"{name} is given twice", key="--set")
-        settings[name] = parse_setting(value, f"--set {name}")
+            raise SpecError(f"{name} is given twice", key=option)
+        settings[name] = parse_setting(value, f"{option} {name}")
     return settings
+
+
+def check_settings(cascade: Cascade, settings: Iterable[str]) -> None:
+    """SpecError for a name among `settings` that is neither a size nor a variable of the cascade."""
+    from einsum.errors import SpecError, nearest
+
+    known = {*cascade.variables, *cascade.parameters}
+    for name in settings:
+        if name not in known:
+            raise SpecError(f"{cascade.name} has no size '{name}'{nearest(name, known)}", key="--set")
+
+
+def completion(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """What the shell offers for an argument: those of the `names` that begin with what is typed, else files."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name) for name in dict.fromkeys(names()) if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+def library_names(*kinds: str) -> Callable[[], list[str]]:
+    """The library's names of these kinds when they are asked for; of all kinds without any."""
+
+    def names() -> list[str]:
+        from einsum.specfile import LIBRARIES, list_library
+
+        return [name for kind in kinds or LIBRARIES for name in list_library(kind)]
+
+    return names

@@ -15,6 +15,12 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
+def say_written(*paths: object) -> None:
+    """Name the files or folders that were written, one to a line, on standard error."""
+    for path in paths:
+        click.echo(f"wrote {path}", err=True)
+
+
 def quantity(value: float, dimension: str) -> str:
     """A value (SI) with its unit; shares have two decimals, so that those of a column compare at a glance."""
     from einsum.units import format_quantity

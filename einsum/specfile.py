@@ -155,13 +155,20 @@ def parse_yaml(text: str, file: str | None = None) -> dict[str, Any]:
 def _refuse_deep_nesting(text: str) -> None:
     """Composing is recursive, so the depth is checked on the stream of events before."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise SpecError(f"the file is nested more than {MAX_DEPTH} levels deep")
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
+    too_deep = SpecError(f"the file is nested more than {MAX_DEPTH} levels deep")
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise too_deep
+            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                depth -= 1
+    except yaml.MarkedYAMLError as error:
+        # libyaml 0.2.6 has a limit of its own, and reads ahead of the events that it hands out.
+        if "maximum nesting depth" in (error.problem or ""):
+            raise too_deep from None
+        raise
 
 
 def _refuse_bombs(root: yaml.Node | None) -> None:

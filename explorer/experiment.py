@@ -49,7 +49,7 @@ class Run(Part):
     workload: str | list[str] | None = None
     """Library name or file."""
     trace_file: str | list[str] | None = None
-    """Per-head trace (CSV) of a run, beside the experiment; the mapping is then a pipeline of stages."""
+    """Per-head trace (CSV) of a run, beside the experiment; the mapping is then a plan over its rows."""
     label: str | None = None
     """What the points are called in the input `run`, where runs differ in several settings."""
     end_to_end: bool | list[bool] = False
@@ -103,6 +103,7 @@ class TableSpec(Part):
     """A table to print."""
 
     title: str = ""
+    """What stands above it."""
     columns: tuple[str, ...]
     """Inputs and columns, from left to right; a column with a reference brings the reference and the difference."""
     where: dict[str, Setting] = Field(default_factory=dict)
@@ -113,17 +114,25 @@ class Experiment(Part):
     """An experiment file."""
 
     name: str = Field(alias="experiment", pattern=r"^[\w.-]+$")
+    """Its name, and that of the CSV file with its numbers."""
     description: str = ""
+    """What it shows, in a sentence."""
     source: str = ""
+    """Where the published values come from."""
     runs: tuple[Run, ...] = Field(min_length=1)
+    """The simulations to make."""
     columns: dict[str, ColumnSpec] = Field(min_length=1)
+    """Name -> a quantity wanted of every point."""
     reference: Reference | None = None
+    """Values to compare with, where there are any."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Value of an input -> its name in tables and figures."""
     titles: dict[str, str] = Field(default_factory=dict)
     """Input -> its title in tables and figures."""
     tables: tuple[TableSpec, ...] = ()
+    """The tables to print."""
     figures: tuple[Figure, ...] = ()
+    """The figures to draw into the output folder."""
     folder: Path = Field(default=Path(), exclude=True)
     """Where the file lies; the files that it names are looked for there."""
 

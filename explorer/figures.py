@@ -44,7 +44,9 @@ class Figure(Part):
     file: str = Field(pattern=r"^[\w.-]+\.(png|svg|pdf)$")
     """Name of the picture in the output folder; its ending says the format."""
     title: str = ""
+    """What stands above it."""
     kind: Literal["lines", "bars"] = "lines"
+    """How the values are drawn."""
     x: str
     """Input along the horizontal axis."""
     series: str

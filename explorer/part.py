@@ -11,4 +11,10 @@ class Part(BaseModel):
     The text under each field is its description, for the reference pages.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )

@@ -87,12 +87,14 @@ class Grid(Part):
     """Every point of the space."""
 
     kind: Literal["grid"] = "grid"
+    """Every point, in order; the last variable changes fastest."""
 
 
 class Draw(Part):
     """Points drawn evenly over the space; those that break a constraint and repeated ones are left out."""
 
     kind: Literal["sobol", "latin-hypercube"]
+    """A low-discrepancy sequence, or one point in each slice of every variable."""
     points: int = Field(ge=1, le=10_000_000)
     """Points to draw."""
     seed: int = Field(default=0, ge=0)
@@ -103,6 +105,7 @@ class Evolution(Part):
     """A search that breeds better points from good ones (NSGA-II), for spaces too large to enumerate."""
 
     kind: Literal["evolutionary"]
+    """Non-dominated sorting (NSGA-II)."""
     points: int = Field(ge=2, le=10_000_000)
     """Points to propose in all."""
     population: int = Field(default=64, ge=4, le=100_000)
@@ -125,8 +128,11 @@ class Sweep(Part):
     """A sweep file."""
 
     name: str = Field(alias="sweep", pattern=r"^[\w.-]+$")
+    """Its name."""
     description: str = ""
+    """What it asks, in a sentence."""
     source: str = ""
+    """Where its numbers come from."""
     cascade: Models = None
     """Library name or file of the algorithm, or a list of them; without one the mapping's own."""
     architecture: Models = None

@@ -6,17 +6,21 @@ decided where it is written. No attention kernel takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from einsum.errors import EinsightError
+from einsum.specfile import load_yaml
 from kernels.case import Case
+from kernels.energy import Energy
 from kernels.gpu import device_facts, now, require_cuda, software_facts
 from kernels.plan import TimingPlan
 from kernels.timing import Stopwatch, Timing
+from kernels.waits import SHORT, Waits, times
 
 Fact = dict[str, str | int | float | None]
 
@@ -28,7 +32,6 @@ LINE_BYTES = 128
 STREAM_BYTES = 256 * MIB
 CHASE_STEPS = 2048
 GRAPH_RUNS = 20
-SHORT = TimingPlan(target_ms=40, min_repetitions=10, max_repetitions=50)
 SUSTAINED = TimingPlan(target_ms=300, min_repetitions=20, max_repetitions=400)
 MATMULS = tuple(
     Case("matmul", dtype, q_len=size, kv_len=size, head_dim=size, block_m=m, block_n=n, block_k=k, warps=w, stages=s)
@@ -45,20 +48,41 @@ PRODUCT_TILES = ((64, 64, 4), (64, 128, 4), (64, 256, 4), (128, 64, 4), (128, 64
 
 
 def calibrate(path: Path, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Measure the current GPU and write the facts to `path` (YAML). EinsightError where there is no GPU."""
+    """Measure the current GPU and write the facts to `path` (YAML). EinsightError where there is no GPU.
+
+    Sections that the file has are kept, and only the others measured; a file of another GPU is refused.
+    """
     require_cuda()
+    facts, sessions = _known_facts(path, device_facts())
     bench = _Calibration()
-    facts: dict[str, list[Fact]] = {}
+    session = {"time": now(), **software_facts(), "sections": []}
     for section, measure in bench.sections():
+        if section in facts:
+            continue
         if progress is not None:
             progress(section)
         facts[section] = [{name: _rounded(value) for name, value in fact.items()} for fact in measure()]
-    document = {"gpu": device_facts(), "session": {"time": now(), **software_facts()}, "facts": facts}
+        session["sections"].append(section)
+    if session["sections"]:
+        sessions.append(session)
+    document = {"gpu": device_facts(), "sessions": sessions, "facts": facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(yaml.safe_dump(document, sort_keys=False, width=160, default_flow_style=None))
     partial.replace(path)
     return document
+
+
+def _known_facts(path: Path, device: Mapping[str, Any]) -> tuple[dict[str, list[Fact]], list[dict[str, Any]]]:
+    """Sections and sessions of a file that an earlier run wrote; none where there is no file."""
+    if not path.exists():
+        return {}, []
+    document = load_yaml(path)
+    found = document.get("gpu", {}).get("device") if isinstance(document.get("gpu"), dict) else None
+    if found != device["device"] or not isinstance(document.get("facts"), dict):
+        raise EinsightError(f"{path} is a calibration of {found or 'no GPU'}, and this is {device['device']}")
+    sessions = document.get("sessions")
+    return dict(document["facts"]), list(sessions) if isinstance(sessions, list) else []
 
 
 def _rounded(value: str | int | float | None) -> str | int | float | None:
@@ -89,13 +113,16 @@ class _Calibration:
         yield "arithmetic", self.arithmetic
         yield "tensor_tiles", self.tensor_tiles
         yield "matmul", self.matmuls
+        waits = Waits(self._stopwatch, self._sms)
+        yield from waits.sections()
+        yield "power", Energy(self._sms).power
 
     def launches(self) -> Iterator[Fact]:
         """An empty kernel alone, and back to back in a CUDA graph, by its number of thread blocks."""
         for blocks in (1, self._sms, 4 * self._sms, 32 * self._sms, 256 * self._sms):
             run = self._bound(self._kernels.nothing, self._sink, blocks=blocks, warps=4)
             alone = self._stopwatch.time(run, SHORT)
-            yield {"blocks": blocks, "warps": 4, "back_to_back_ms": self._graph_ms(run), **_times(alone)}
+            yield {"blocks": blocks, "warps": 4, "back_to_back_ms": self._graph_ms(run), **times(alone)}
 
     def latencies(self) -> Iterator[Fact]:
         """Nanoseconds of one dependent load from a random ring of lines that fills so many bytes.
@@ -133,7 +160,7 @@ class _Calibration:
             }
             for name, (moved, run) in runs.items():
                 timing = self._stopwatch.time(run, SHORT)
-                yield {"kind": name, "bytes": moved, **_times(timing), "bytes_per_s": moved / timing.ms * 1e3}
+                yield {"kind": name, "bytes": moved, **times(timing), "bytes_per_s": moved / timing.ms * 1e3}
 
     def resident(self) -> Iterator[Fact]:
         """Copies and repeated reads of buffers that stay in the L2, back to back."""
@@ -158,7 +185,7 @@ class _Calibration:
             run = self._bound(self._kernels.stream, source, self._sink, blocks=blocks, block_n=4096, warps=4)
             timing, moved = self._stopwatch.time(run, SHORT), run()
             rate = moved / timing.ms * 1e3
-            yield {"blocks": blocks, "warps": 4, "bytes": moved, **_times(timing), "bytes_per_s": rate}
+            yield {"blocks": blocks, "warps": 4, "bytes": moved, **times(timing), "bytes_per_s": rate}
 
     def arithmetic(self) -> Iterator[Fact]:
         """exp2, FP32 multiply-add and maximum, fp16 conversion: on registers, with every SM full of warps."""
@@ -170,7 +197,7 @@ class _Calibration:
             run = self._bound(getattr(self._kernels, name), values, rounds, block_n=1024, warps=4)
             timing = self._stopwatch.time(run, SUSTAINED)
             done = elements * rounds * self._kernels.UNROLL
-            yield {"kind": name, "operations": done, **_times(timing), "operations_per_s": done / timing.ms * 1e3}
+            yield {"kind": name, "operations": done, **times(timing), "operations_per_s": done / timing.ms * 1e3}
 
     def tensor_tiles(self) -> Iterator[Fact]:
         """Products of tiles that stay on chip, by tile: what the matrix instructions reach without memory."""
@@ -190,7 +217,7 @@ class _Calibration:
                     timing = self._stopwatch.time(run, SHORT)
                     done = 2 * blocks * block_m * block_n * depth * 256 * 8
                     rate = done / timing.ms * 1e3
-                    yield {"dtype": dtype, **tile, "blocks": blocks, **_times(timing), "operations_per_s": rate}
+                    yield {"dtype": dtype, **tile, "blocks": blocks, **times(timing), "operations_per_s": rate}
 
     def matmuls(self) -> Iterator[Fact]:
         """Whole matrix products: this project's kernel by tile, and the vendor's library."""
@@ -201,11 +228,11 @@ class _Calibration:
         for case in MATMULS:
             tensors = matmul.make_inputs(case, "cuda", 1)
             timing = self._stopwatch.time(self._bound(matmul.run, case, tensors), SUSTAINED)
-            yield {"library": "triton", **_shape(case), **_times(timing), "operations_per_s": _rate(case, timing)}
+            yield {"library": "triton", **_shape(case), **times(timing), "operations_per_s": _rate(case, timing)}
         for case in dict.fromkeys(_by_library(case) for case in MATMULS if case.dtype != "fp8"):
             tensors = matmul.make_inputs(case, "cuda", 1)
             timing = self._stopwatch.time(self._bound(matmul.run, case, tensors), SUSTAINED)
-            yield {"library": "torch", **_shape(case), **_times(timing), "operations_per_s": _rate(case, timing)}
+            yield {"library": "torch", **_shape(case), **times(timing), "operations_per_s": _rate(case, timing)}
 
     def _graph_ms(self, run: Callable[[], Any], runs: int = GRAPH_RUNS) -> float:
         """Milliseconds of one of `runs` runs back to back in a CUDA graph, the caches left as they are."""
@@ -225,14 +252,6 @@ class _Calibration:
     @staticmethod
     def _bound(function: Callable[..., Any], *args: Any, **options: Any) -> Callable[[], Any]:
         return lambda: function(*args, **options)
-
-
-def _times(timing: Timing) -> Fact:
-    readings = timing.readings
-    return {
-        "ms": timing.ms, "ms_p10": timing.ms_p10, "ms_p90": timing.ms_p90, "repetitions": timing.repetitions,
-        "sm_clock_mhz": readings.sm_clock_mhz, "power_w": readings.power_w,
-    }  # fmt: skip
 
 
 def _shape(case: Case) -> Fact:

@@ -24,6 +24,7 @@ from kernels.predict import TILE, Prediction, predict
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
 MEASURED = ("ms", "dram_read_bytes", "dram_write_bytes")
+MEASUREMENTS = Path(__file__).parent / "measurements"
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ def read_comparisons(path: str, architecture: str | None) -> dict[str, tuple[str
     A file's name in the YAML is relative to the YAML file. SpecError names what is missing.
     """
     if Path(path).suffix not in (".yaml", ".yml"):
+        file = str(find_measurements(path))
         if architecture is None:
             raise SpecError("needs the name of a GPU's description", key="--architecture")
-        return {"": (path, architecture)}
+        return {"": (file, architecture)}
     listed = load_yaml(path).get("comparisons")
     if not isinstance(listed, dict) or not listed:
         raise SpecError("expected comparisons by name", file=path, key="comparisons")
@@ -70,6 +72,21 @@ def read_comparisons(path: str, architecture: str | None) -> dict[str, tuple[str
             raise SpecError("expected the fields measured and architecture", file=path, key=f"comparisons.{name}")
         found[str(name)] = (str(Path(path).parent / entry["measured"]), architecture or str(entry["architecture"]))
     return found
+
+
+def find_measurements(name_or_path: str) -> Path:
+    """The CSV file of a name in `kernels/measurements`, or of a path."""
+    path = Path(name_or_path)
+    if path.suffix or "/" in name_or_path or path.exists():
+        return path
+    if name_or_path not in list_measurements():
+        raise SpecError(f"unknown measurements '{name_or_path}'{nearest(name_or_path, list_measurements())}")
+    return MEASUREMENTS / f"{name_or_path}.csv"
+
+
+def list_measurements() -> tuple[str, ...]:
+    """The names of the measurements that come with Einsight, sorted."""
+    return tuple(sorted(path.stem for path in MEASUREMENTS.glob("*.csv")))
 
 
 def read_rows(path: str | Path) -> tuple[Row, ...]:

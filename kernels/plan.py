@@ -90,10 +90,14 @@ def find_plan(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if Path(text).suffix in (".yaml", ".yml"):
         return Path(text)
-    names = [path.stem for path in LIBRARY.glob("*.yaml")]
-    if text not in names:
-        raise SpecError(f"unknown measurement plan '{text}'{nearest(text, names)}")
+    if text not in list_plans():
+        raise SpecError(f"unknown measurement plan '{text}'{nearest(text, list_plans())}")
     return LIBRARY / f"{text}.yaml"
+
+
+def list_plans() -> tuple[str, ...]:
+    """The names of the plans in the library, sorted."""
+    return tuple(sorted(path.stem for path in LIBRARY.glob("*.yaml")))
 
 
 def _timing(given: object) -> TimingPlan:

@@ -14,7 +14,7 @@ import numpy as np
 from mappings.binding import Binding, Issue, balanced, bindings, loads
 from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
-from mappings.mapspace import Problem, Run, breakpoints
+from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
 from mappings.schedules import RunSchedule, best_schedule
 
@@ -23,6 +23,7 @@ Cut = tuple[int, ...]
 Arrangement = Literal["sequence", "pipeline"]
 MOST_CUTS = 64
 SHORTLIST = 16
+MOST_TILES = 100_000
 SHARES = (1.0, 0.5, 0.25, 0.05)
 
 
@@ -39,13 +40,20 @@ class Candidate:
     exact: bool
     description: str
     estimate_s: float = inf
+    tiles: float = 0.0
+    """Tiles that have to be told apart to cost the mapping, under a mask."""
 
 
 def shortlist(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
-    """Candidates worth a full evaluation: those with the least estimated time, and those with the least traffic."""
+    """Candidates worth a full evaluation: those with the least estimated time, and those with the least traffic.
+
+    Under a mask those with too many tiles are left out while there are others.
+    """
+    few = [candidate for candidate in candidates if candidate.tiles <= MOST_TILES]
+    candidates = few or sorted(candidates, key=lambda c: c.tiles)[:1]
     fast = sorted(candidates, key=lambda c: (c.estimate_s, c.moved_bytes))
     frugal = sorted(candidates, key=lambda c: (c.moved_bytes, c.estimate_s))
-    most = {"latency": SHORTLIST, "energy": SHORTLIST // 4}.get(objective, SHORTLIST // 2)
+    most = {"latency": SHORTLIST, "energy": SHORTLIST // 4, "dram": 0}.get(objective, SHORTLIST // 2)
     return list({id(c): c for c in (*fast[:most], *frugal[: SHORTLIST - most])}.values())
 
 
@@ -68,23 +76,29 @@ class Candidates:
         Chunks that fill the units come first: of mappings that move as little, the fastest is taken. A mapping that
         moves no more than `floor_bytes`, what every mapping moves, ends the search.
         """
-        spaces = [(Space(), "all")]
-        if self._width > 1:
-            wide = Space(sizes=self._sizes, grain=self._grain)
-            spaces = [(wide, "wide"), (replace(wide, sizes=self._fine_sizes), "fine"), *spaces]
         best: Candidate | None = None
         proved = False
-        for space, tag in spaces:
-            for level in self.levels:
-                made = self._least_on(level, space, tag)
-                if made is None:
-                    continue
+        for space, tag in self._spaces():
+            for made in self._least_in(space, tag):
                 proved |= made.exact or made.moved_bytes <= floor_bytes
                 if best is None or (made.moved_bytes, made.estimate_s) < (best.moved_bytes, best.estimate_s):
                     best = made
             if best is not None and best.moved_bytes <= floor_bytes:
                 break
         return None if best is None else replace(best, exact=proved)
+
+    def frugal(self) -> list[Candidate]:
+        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate."""
+        return [made for space, tag in self._spaces() for made in self._least_in(space, tag)]
+
+    def _spaces(self) -> list[tuple[Space, str]]:
+        if self._width == 1:
+            return [(Space(), "all")]
+        wide = Space(sizes=self._sizes, grain=self._grain)
+        return [(wide, "wide"), (replace(wide, sizes=self._fine_sizes), "fine"), (Space(), "all")]
+
+    def _least_in(self, space: Space, tag: str) -> Iterator[Candidate]:
+        yield from filter(None, (self._least_on(level, space, tag) for level in self.levels))
 
     def _least_on(self, level: str, space: Space, tag: str) -> Candidate | None:
         """Shortest path over the cuts: each run alone has the whole level."""
@@ -157,7 +171,24 @@ class Candidates:
             exact=exact,
             description=f"Found by the mapper: {'; then '.join(names)}; tiles in {level}",
             estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
+            tiles=sum(self._tiles(part) for part in parts),
         )
+
+    def _tiles(self, part: RunSchedule) -> float:
+        """Tiles of a run that a mask makes differ from one another."""
+        mask, ranks = self.problem.mask, self.problem.ranks
+        if mask is None:
+            return 0.0
+        most = 0.0
+        for leaf in part.leaves:
+            sizes = {rank: int(size.flat[0]) for rank, size in self.problem.extents.items()}
+            trips = 1.0
+            for rank, chunk in (*part.loops[len(part.run.batch) :], *part.grain, *leaf.loops):
+                base = ranks.base(rank)
+                trips *= 1 if base in (mask.mask.row, mask.mask.column) else -(-sizes[base] // chunk)
+                sizes[base] = min(sizes[base], chunk)
+            most = max(most, trips * mask.at(sizes[mask.mask.row], sizes[mask.mask.column]).tiles)
+        return most
 
     def _nest(
         self,
@@ -233,8 +264,25 @@ class Candidates:
         leaf, chunks = part.run.leaves[place], self._chunks(part, place)
         key = leaf.einsums, tuple((rank, *sizes) for rank, sizes in chunks.items())
         if key not in self._known_bindings:
-            self._known_bindings[key] = bindings(self.problem, leaf, chunks, self.issue)
+            share = self._visited(leaf, chunks)
+            found = bindings(self.problem, leaf, chunks, self.issue)
+            self._known_bindings[key] = [replace(way, busy_s=way.busy_s * share) for way in found]
         return self._known_bindings[key]
+
+    def _visited(self, leaf: Leaf, chunks: Mapping[str, Sequence[int]]) -> float:
+        """The part of a leaf's points that lie in tiles which the mask does not skip."""
+        mask, ranks = self.problem.mask, self.problem.ranks
+        if mask is None:
+            return 1.0
+        over = (mask.mask.row, mask.mask.column)
+        if not set(over) <= {ranks.base(rank) for rank in leaf.ranks}:
+            return 1.0
+        sizes = dict(zip(over, (mask.rows, mask.columns), strict=True))
+        for rank, nested in chunks.items():
+            if ranks.base(rank) in sizes:
+                scale = self._partition_chunks.get(rank, 1)
+                sizes[ranks.base(rank)] = min(sizes[ranks.base(rank)], *(chunk * scale for chunk in nested))
+        return mask.at(sizes[over[0]], sizes[over[1]]).points / (mask.rows * mask.columns)
 
     def _estimate_s(
         self, parts: Sequence[RunSchedule], bound: Sequence[Sequence[Binding]], branch: Arrangement, together: bool

@@ -22,6 +22,8 @@ from mappings.program import Array
 
 MOST_ORDERS = 120
 MOST_ROWS = 20_000
+MOST_MASKED = 64
+"""Ranks of a mask up to this extent are tried with every chunk size."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Frame:
         halos = any(
             len(d.terms) > 1 for tensor in tensors for shape in problem.shapes(tensor) for d in shape.dimensions
         )
-        self.exact &= not halos  # cutting a tile with a halo takes less room but moves more
+        # Cutting a tile with a halo takes less room but moves more; under a mask chunks that are as many differ.
+        self.exact &= not halos and problem.mask is None
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
         self.rows = prod(len(way) for way in ways)
         self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}
@@ -66,9 +69,14 @@ class Frame:
         extent = self.problem.coordinates(rank)
         if rank in self.problem.outer:
             return [min(int(self.problem.ranks.chunk[self.problem.outer[rank]].flat[0]), extent)]
-        return (
-            breakpoints(extent) if self.space.sizes is None else self.space.sizes(rank, extent, rank in self.run.shared)
-        )
+        if self.space.sizes is not None:
+            return self.space.sizes(rank, extent, rank in self.run.shared)
+        return list(range(1, extent + 1)) if self.masks(rank) and extent <= MOST_MASKED else breakpoints(extent)
+
+    def masks(self, rank: str) -> bool:
+        """Whether the cascade's mask relates a rank to another."""
+        mask = self.problem.mask
+        return mask is not None and self.problem.ranks.base(rank) in (mask.mask.row, mask.mask.column)
 
     # `chunks` has a chunk size for every rank that some loop of the path visits.
 
@@ -84,13 +92,28 @@ class Frame:
         """Iterations of a loop."""
         return np.ceil(self.problem.coordinates(rank) / chunks[rank])
 
-    def moved(self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        """Bytes that pass between the buffer and the memory outside for one tensor."""
+    def moved(
+        self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array], inside: Sequence[str]
+    ) -> Array:
+        """Bytes that pass between the buffer and the memory outside for one tensor.
+
+        `inside`: loops that cut its tile inside the mask's loop that reloads it.
+        """
         problem = self.problem
         inner = [InnerLoop(rank, problem.ranks.base(rank), self.trips(rank, chunks)) for rank in cuts]
         words = problem.ranks.moved_words(problem.shape(use.tensor), problem.extents, inner)
-        visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads), np.ones((1, 1)))
-        return words * problem.bytes[use.tensor] * (2 * visits - 1 if use.written else visits)
+        visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads if not self.masks(rank)), np.ones((1, 1)))
+        distinct = np.ones((1, 1))
+        if problem.mask is not None:
+            roles = {problem.ranks.base(rank): "reload" for rank in reloads if self.masks(rank)}
+            roles |= {problem.ranks.base(rank): "cut" for rank in cuts if self.masks(rank)}
+            sizes = {problem.ranks.base(rank): chunk for rank, chunk in chunks.items()}
+            masked, stay = problem.mask.visits(roles, sizes)
+            others = (self.trips(rank, chunks) for rank in inside if not self.masks(rank))
+            masked = masked - stay * (reduce(mul, others, np.ones((1, 1))) == 1)
+            visits = visits * masked
+            distinct = masked if set(roles.values()) == {"cut"} else distinct
+        return words * problem.bytes[use.tensor] * (2 * visits - distinct if use.written else visits)
 
     def cut_by(self, tensor: str, ranks: Sequence[str]) -> list[bool]:
         """Which of some loops change a tensor's tile."""
@@ -103,7 +126,9 @@ class Frame:
         return copies * self.room([use.tensor], cuts, chunks)
 
     def placed_moved(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        return self.moved(use, ranks_of(spot.cuts, path), ranks_of(spot.reloads, path), chunks)
+        cuts, reloads = ranks_of(spot.cuts, path), ranks_of(spot.reloads, path)
+        outer = max((path.index(rank) for rank in reloads if self.masks(rank)), default=len(path))
+        return self.moved(use, cuts, reloads, chunks, [rank for rank in cuts if path.index(rank) > outer])
 
 
 def thinned(ways: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], bool]:

@@ -85,11 +85,12 @@ class LeafTable:
     def best(self, room_left: float, limit: float) -> tuple[LeafSchedule, float, float] | None:
         """The way with the least traffic, where no shared loop has a choice; None if none moves less than `limit`.
 
-        The chunk of the rank with the most sizes is not enumerated: traffic never grows with it and room is linear in
-        it, so the largest that fits is best.
+        The chunk of the rank with the most sizes is not enumerated: traffic never grows with it (unless a mask skips
+        chunks) and room is linear in it, so the largest that fits is best.
         """
         frame = self.frame
-        last = max(self.own, key=lambda rank: len(self.sizes[self.own.index(rank)]), default=None)
+        dense = [rank for rank in self.own if not frame.masks(rank)]
+        last = max(dense, key=lambda rank: len(self.sizes[self.own.index(rank)]), default=None)
         others = [rank for rank in self.own if rank != last]
         ways, whole = thinned([self.sizes[self.own.index(rank)] for rank in others], MOST_CELLS)
         self.exact &= whole and all(len(frame.problem.shapes(use.tensor)) == 1 for use in self.uses)

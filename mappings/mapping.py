@@ -16,7 +16,6 @@ from einsum.expressions import Expression
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
-from mappings.stages import StagePipeline, parse_pipeline
 
 
 class Rows(Model):
@@ -83,14 +82,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping file: its header, its nest, pipeline of stages or plan of phases, and its table if it has one."""
+    """A mapping file: its header, its nest or plan of phases, and its table if it has one."""
 
     header: Header
     nest: tuple[Node, ...]
     data: MappingABC[str, Any] = field(compare=False, repr=False)
     table: Table | None = None
     file: str | None = None
-    pipeline: StagePipeline | None = None
     plan: PhasePlan | None = None
 
     @property
@@ -119,13 +117,12 @@ class Mapping:
         """The mapping that YAML text or its data describes."""
         data = parse_yaml(source, file) if isinstance(source, str) else source
         try:
-            bodies = [name for name in ("nest", "pipeline", "plan") if name in data]
+            bodies = [name for name in ("nest", "plan") if name in data]
             if not bodies:
                 raise SpecError(f"the field 'nest' is missing{nearest('nest', data)}")
             if len(bodies) > 1:
-                raise SpecError("a mapping is a nest, a pipeline or a plan, found two of them", key=bodies[1])
+                raise SpecError("a mapping is a nest or a plan, found both", key=bodies[1])
             header = Header.model_validate({key: value for key, value in data.items() if key not in bodies})
-            pipeline = parse_pipeline(data["pipeline"], "pipeline") if "pipeline" in data else None
             plan = parse_plan(data["plan"], "plan") if "plan" in data else None
             nest = parse_nest(data["nest"], "nest") if "nest" in data else ()
             table = None if header.rows is None else _read_table(header.rows, file)
@@ -133,7 +130,7 @@ class Mapping:
             raise pydantic_error(error, file, Header) from None
         except EinsightError as error:
             raise error.located(file=file) from None
-        return cls(header, nest, data, table, file, pipeline, plan)
+        return cls(header, nest, data, table, file, plan)
 
     def save(self, path: str | Path) -> None:
         """Write the mapping as YAML (its table stays where it is)."""

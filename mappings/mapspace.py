@@ -21,6 +21,8 @@ from einsum.cascade import Cascade
 from einsum.einsum import Einsum
 from einsum.errors import SpecError
 from mappings.lowering import base_extents, word_bytes
+from mappings.mask_counts import MaskCounts
+from mappings.masked import Mask
 from mappings.movement import Ranks, Shape
 from mappings.nest import Binder, Hold
 from mappings.operands import Homes
@@ -71,9 +73,7 @@ class Problem:
     """A cascade with sizes on an evaluated architecture, at one design point."""
 
     def __init__(self, cascade: Cascade, machine: EvaluatedArchitecture, env: Mapping[str, Any]) -> None:
-        """`env`: values of all variables. SpecError for a cascade under conditions: tiles of a mask are not alike."""
-        if any(einsum.conditions for einsum in cascade.einsums):
-            raise SpecError(f"the mapper takes cascades without conditions, '{cascade.name}' has some")
+        """`env`: values of all variables. SpecError for conditions that no nest of loops can be costed under."""
         self.cascade = cascade
         self.machine = machine
         self.env = env
@@ -83,10 +83,13 @@ class Problem:
         self.extents = base_extents(cascade, env, 1)
         self.bytes = {name: float(word.flat[0]) for name, word in word_bytes(cascade, machine, env, 1).items()}
         self.outer = {part.outer: base for base, part in cascade.partitions.items()}
+        mask = Mask.of(cascade, env)
+        self.mask = None if mask is None else MaskCounts(mask, self.coordinates(mask.column))
 
     def within(self, sizes: Mapping[str, Array]) -> Problem:
         """The same problem inside one tile: so many coordinates of each base rank."""
         inside = copy(self)
+        inside.mask = None
         inside.extents = {base: np.asarray(size, dtype=float).reshape(1, 1) for base, size in sizes.items()}
         return inside
 

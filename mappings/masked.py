@@ -42,14 +42,15 @@ class Mask:
 
         All Einsums over both of its ranks have to be under the same conditions, known before run time.
         """
-        conditions = dict.fromkeys(condition for einsum in cascade.einsums for condition in einsum.conditions)
-        if not conditions:
-            return None
-        late = next((condition for condition in conditions if not isinstance(condition, Comparison)), None)
+        clauses = [condition for einsum in cascade.einsums for condition in einsum.conditions]
+        late = next((condition for condition in clauses if not isinstance(condition, Comparison)), None)
         if late is not None:
             raise SpecError(
                 f"the condition '{late}' is known only at run time; a nest of loops cannot be costed under it"
             )
+        conditions = dict.fromkeys(clauses)
+        if not conditions:
+            return None
         named = {name for condition in conditions for name in condition.names if name in cascade.ranks}
         bases = [rank for rank in cascade.ranks if rank in {cascade.base(name) for name in named}]
         if len(bases) != 2:
@@ -226,7 +227,7 @@ class MaskedTileSpace:
             weight[0, edge] = 1.0
         elif not weight.any():
             weight[0, edge] = 1.0 / self.counts[0, edge]  # the same tile all along: loaded once
-        return weight, weight * self._seen_first(places)
+        return weight, weight * self._seen(places, side)
 
     def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
         """Class of each of an instance's tiles in execution order (see `program.TileOrder`)."""
@@ -259,11 +260,12 @@ class MaskedTileSpace:
             changed |= self.index[place] != neighbour
         return changed[None, :]
 
-    def _seen_first(self, places: Sequence[int]) -> Array:
-        """(1, tiles): 1 in the first tile for each combination of iterations of the loops at the places."""
-        first = np.zeros(self.counts.shape[1])
-        first[np.unique(self._label(places), return_index=True)[1]] = 1.0
-        return first[None, :]
+    def _seen(self, places: Sequence[int], side: Side) -> Array:
+        """(1, tiles): 1 in the first (or last) tile for each combination of iterations of the loops at the places."""
+        label = self._label(places)
+        found = np.zeros(self.counts.shape[1])
+        found[np.unique(label if side == "first" else label[::-1], return_index=True)[1]] = 1.0
+        return (found if side == "first" else found[::-1])[None, :]
 
     def _label(self, places: Sequence[int]) -> Coordinates:
         """A number for each tile that tells apart the iterations of the loops at the places, 0, 1, 2, ..."""

@@ -1,9 +1,10 @@
-"""The YAML form of a plan: how a whole run goes over a system of processors, links, memories and drives.
+"""The YAML form of a plan: how a whole run goes over a chip or a system of processors, links, memories and drives.
 
-A plan has phases that follow one another, such as prefill and decode. A phase runs the same stages tile by tile (a
-tile is a layer's step); its series gives each tile class a value, such as the length of the context, so that a
-sum over all generated tokens is exact. `memory` says what each part has to hold: what does not fit is a result, not an
-error. `mappings.plan_lowering` turns it into a tile program.
+A plan has phases that follow one another, such as prefill and decode. A phase runs the same stages tile by tile. What
+its tiles are comes from one of two sources: a series gives each tile class a value, such as the length of the context,
+so that a sum over all generated tokens is exact; or each row of a trace stands for tiles with the row's sizes. `memory`
+says what each part has to hold: what does not fit is a result, not an error. `mappings.plan_lowering` turns it into a
+tile program.
 """
 
 from __future__ import annotations
@@ -15,38 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from einsum.errors import SpecError, join_key
 from einsum.expressions import Expression
 from einsum.specfile import pydantic_error
-from mappings.schema import Model
-from mappings.stages import PipelineStage, StagePipeline
-
-
-class Touch(Model):
-    """Reads of a drive's whole pages: those in which sets of vectors lie, in the layout that their size gives."""
-
-    vectors: Expression = Field(description="Vectors that lie one after another: tokens, channels, rows of weights.")
-    vector_bytes: Expression = Field(description="Bytes of one vector, or of the room that is left for it.")
-    kept: Expression = Field(description="Vectors that a set has.")
-    latest: Expression = Field(default=Expression.parse(0), description="Of these, how many are the last ones.")
-    run: Expression = Field(
-        default=Expression.parse(0),
-        description="Mean length of the runs of neighbours in which the others come; 0: every set is equally likely.",
-    )
-    sets: Expression = Field(default=Expression.parse(1), description="Such sets in a tile: sequences x heads.")
-
-
-class PlanStage(PipelineStage):
-    """A stage on a memory, a unit, a drive, a link, or a path over several of them."""
-
-    touches: dict[str, Touch] = Field(
-        default_factory=dict, description="tensor -> pages that are read from the drive of `on`, besides `moves`."
-    )
-    in_flight: Expression | None = Field(
-        default=None, description="Pieces requested from the drive at a time; its queue depth when omitted."
-    )
-    spread: Expression | None = Field(
-        default=None,
-        description="Equal pieces of the work, such as heads, that are dealt out to the copies of `on`; the copy with "
-        "the most of them takes the time. One copy does all of it when omitted.",
-    )
+from mappings.schema import Model, Names
+from mappings.stages import PlanStage, check_stages
 
 
 class Series(Model):
@@ -56,21 +27,41 @@ class Series(Model):
     count: Expression = Field(description="How many consecutive values there are.")
 
 
+class Requirement(Model):
+    """What must hold for every row of the trace."""
+
+    that: Expression = Field(description="The condition.")
+    otherwise: str = Field(alias="else", description="The message; {name} is the value of a column or a variable.")
+
+
+class Rows(Model):
+    """How the rows of a trace become tiles: each stands for heads, each head for queries, a tile is one of those."""
+
+    serial: Names = Field(
+        default=(), description="Columns; rows that differ in them follow one another without overlap, as layers do."
+    )
+    heads: Expression = Field(default=Expression.parse("count"), description="Alike heads that a row stands for.")
+    queries: Expression = Field(default=Expression.parse("query_num"), description="Tiles of each of those heads.")
+    require: tuple[Requirement, ...] = Field(default=(), description="Conditions on the rows.")
+
+
 class PlanPhase(Model):
     """Stages that run tile by tile."""
 
     phase: str = Field(min_length=1, description="Its name.")
     series: dict[str, Series] = Field(default_factory=dict, max_length=1, description="variable -> its values.")
+    rows: Rows | None = Field(default=None, description="The tiles are those of a trace's rows.")
     tiles: Expression = Field(default=Expression.parse(1), description="Tiles for each value, one after another.")
     repeat: Expression = Field(default=Expression.parse(1), description="Times that the whole phase runs.")
     stages: tuple[PlanStage, ...] = Field(min_length=1, description="The stages, in the order of a tile.")
 
     @model_validator(mode="after")
-    def _check_names(self) -> PlanPhase:
-        StagePipeline(stages=self.stages)
-        for place, stage in enumerate(self.stages):
-            if stage.on is None and (stage.touches or stage.spread or stage.in_flight):
-                raise SpecError("a stage that reads pages or spreads its work needs `on`", key=f"stages[{place}]")
+    def _check(self) -> PlanPhase:
+        check_stages(self.stages)
+        if self.rows is not None:
+            for field in ("series", "tiles"):
+                if field in self.model_fields_set:
+                    raise SpecError("a phase has either a series of tiles or those of a trace's rows", key=field)
         return self
 
 
@@ -82,6 +73,12 @@ class PhasePlan(Model):
     )
     assumptions: tuple[str, ...] = Field(default=(), description="What the description takes for granted.")
     phases: tuple[PlanPhase, ...] = Field(min_length=1)
+    """The phases, in the order in which they run."""
+
+    @property
+    def traced(self) -> bool:
+        """Whether a phase takes its tiles from a trace."""
+        return any(phase.rows is not None for phase in self.phases)
 
 
 def parse_plan(data: Any, key: str) -> PhasePlan:

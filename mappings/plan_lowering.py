@@ -1,9 +1,13 @@
-"""Lowering of a plan: phases of tiles whose classes are the values of a series, such as all lengths of a context."""
+"""Lowering of a plan: phases become streams of tiles, stages become their steps.
+
+A phase's tile classes are the values of its series, such as all lengths of a context, or those that the rows of a trace
+fall into; all else is the same for both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,25 +17,14 @@ from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, closed, resolve
+from mappings.device_steps import tile_steps
 from mappings.movement import column
 from mappings.plan import PhasePlan, PlanPhase
-from mappings.plan_steps import plan_steps
-from mappings.program import Array, Phase, Resource, Stream, TileProgram
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a memory or a drive has to hold, tensor -> bytes, and what it can, all copies together; (points,)."""
-
-    needed_bytes: Mapping[str, Array]
-    capacity_bytes: Array
-
-
-@dataclass(frozen=True)
-class PlannedProgram(TileProgram):
-    """The tile program of a plan, and what each memory and drive has to hold meanwhile."""
-
-    footprints: Mapping[str, Footprint] = field(default_factory=dict)
+from mappings.program import Array, Footprint, Phase, Resource, Step, Stream, TileProgram
+from mappings.stage_steps import RowError, steps_at
+from mappings.tile_group import TileGroup
+from mappings.trace_classes import FIRST, TraceClasses, trace_columns
+from workloads import HeadTrace
 
 
 @dataclass(frozen=True)
@@ -50,76 +43,129 @@ class SeriesOrder:
 
 def lower_plan(
     plan: PhasePlan,
-    cascade: Cascade,
+    cascade: Cascade | None,
     machine: EvaluatedArchitecture,
     definitions: Mapping[str, Expression],
     given: Mapping[str, Any],
     points: int,
-) -> PlannedProgram:
+    trace: HeadTrace | None = None,
+) -> TileProgram:
     """The tile program of a plan on an evaluated architecture, at `points` design points at once.
 
-    definitions  variables as expressions of each other, of `given` and of a phase's series
+    cascade      the algorithm; every Einsum must be computed by a stage
+    definitions  variables as expressions of each other, of `given`, of a phase's series and of the trace's columns
     given        values of sizes and settings: numbers, text, or arrays with one value per design point
+    trace        the rows of the phases that take their tiles from a trace
+
+    SpecError for names that nobody defines, and for a row that does not meet the plan's requirements.
     """
-    _check_complete(plan, cascade)
+    if cascade is not None:
+        _check_complete(plan, cascade)
+    if plan.traced and trace is None:
+        raise SpecError("a phase takes its tiles from the rows of a trace, and there is none", key="plan.phases")
     values = {name: column(value) if np.ndim(value) else value for name, value in given.items()}
+    _check_names(plan, definitions, values, trace)
     phases: list[Phase] = []
     peaks: dict[str, Array] = {}
-    used: dict[str, Resource] = {}
     for place, phase in enumerate(plan.phases):
         try:
-            lowered, shares = _phase(phase, machine, definitions, values, points)
+            lowered, shares = _phases(phase, machine, definitions, values, points, trace)
         except EinsightError as error:
-            raise error.located(key=f"plan.phases[{place}]") from None
-        phases.append(lowered)
+            inside = error.file is None or error.key is not None  # else a row of the trace
+            raise error.located(key=f"plan.phases[{place}]") if inside else error from None
+        phases += lowered
         peaks.update(shares)
-        names = {step.resource for step in lowered.streams[0].steps if step.resource is not None}
-        used.update({name: Resource(name) for name in sorted(names)})
-    return PlannedProgram(
+    streams = [stream for phase in phases for stream in phase.streams]
+    used = sorted({step.resource for stream in streams for step in stream.steps if step.resource is not None})
+    return TileProgram(
         phases=tuple(phases),
-        resources=used,
+        resources={name: Resource(name) for name in used},
         points=points,
         energy_j={key: column(value) for key, value in machine.action_energies_j().items()},
         peak_per_s={name: peak for name, peak in peaks.items() if name in used},
         clock_hz=column(machine.clock_hz),
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
-        assumptions=plan.assumptions,
+        assumptions=(*plan.assumptions, *_notes(plan)),
         footprints=_footprints(plan, machine, definitions, values, points),
     )
 
 
-def _phase(
+def _phases(
     phase: PlanPhase,
     machine: EvaluatedArchitecture,
     definitions: Mapping[str, Expression],
     given: Mapping[str, Any],
     points: int,
-) -> tuple[Phase, dict[str, Array]]:
-    """A phase as one stream, and the peaks of what it uses."""
-    env, exists = dict(given), np.ones((points, 1))
-    for name, series in phase.series.items():
-        if name in given or name in definitions:
-            raise SpecError(f"'{name}' is a variable already", key=f"series.{name}")
-        start = _number(series.start, definitions, env, points, f"series.{name}.from")
-        count = _number(series.count, definitions, env, points, f"series.{name}.count")
-        longest = int(count.max())
-        if longest < 1:
-            raise SpecError(f"'{series.count}' is {longest}, expected at least 1", key=f"series.{name}.count")
-        steps = np.arange(longest, dtype=np.float64)[None, :]
-        env[name] = start + steps
-        exists = (steps < count).astype(np.float64)
-    env = resolve(closed(definitions, env), env)  # without those that need another phase's series
-    shape = (points, exists.shape[1])
-    made, peaks = plan_steps(phase.stages, machine, env, shape)
-    tiles = np.broadcast_to(np.asarray(phase.tiles.evaluate(env), dtype=np.float64), shape)
-    if (tiles < 1).any() or (tiles % 1).any():
-        wrong = tiles[(tiles < 1) | (tiles % 1 != 0)][0]
-        raise SpecError(f"'{phase.tiles}' is {wrong:g}, expected a whole number of at least 1", key="tiles")
-    counts = tiles * exists
+    trace: HeadTrace | None,
+) -> tuple[list[Phase], dict[str, Array]]:
+    """A phase, or one for each group of rows that run together, and the peaks of what it uses."""
+    source: TraceClasses | SeriesClasses
+    if phase.rows is not None and trace is not None:
+        source = TraceClasses(trace, phase, definitions, given, points)
+        shape = (points, source.classes)
+    else:
+        source = SeriesClasses.of(phase, definitions, given, points)
+        shape = (points, source.counts.shape[1])
+    try:
+        steps, peaks = tile_steps(phase.stages, machine, source.env, shape)
+    except RowError as error:
+        raise source.refused(error) from None
     repeat = _number(phase.repeat, definitions, given, points, "repeat")[:, 0]
-    last = np.asarray(exists.sum(axis=1) - 1, dtype=np.intp)
-    stream = Stream(phase.phase, made, counts, SeriesOrder(counts), last=last)
-    return Phase(phase.phase, (stream,), repeat=repeat), peaks
+    made = [
+        Phase(
+            group.name,
+            (Stream(group.name, steps_at(steps, group.classes), group.counts, group.order, last=group.last),),
+            repeat=repeat * group.repeat,
+        )
+        for group in source.groups(steps)
+    ]
+    return made, peaks
+
+
+@dataclass(frozen=True)
+class SeriesClasses:
+    """The tile classes of a phase that a series gives, one for each value; a phase without one has a single class.
+
+    env     values of all names at every class
+    counts  tiles of each class, (points, classes)
+    last    the class of the last tile, (points,)
+    """
+
+    name: str
+    env: Mapping[str, Any]
+    counts: Array
+    last: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls, phase: PlanPhase, definitions: Mapping[str, Expression], given: Mapping[str, Any], points: int
+    ) -> SeriesClasses:
+        """Evaluate the series and everything that depends on it."""
+        env, exists = dict(given), np.ones((points, 1))
+        for name, series in phase.series.items():
+            start = _number(series.start, definitions, env, points, f"series.{name}.from")
+            count = _number(series.count, definitions, env, points, f"series.{name}.count")
+            longest = int(count.max())
+            if longest < 1:
+                raise SpecError(f"'{series.count}' is {longest}, expected at least 1", key=f"series.{name}.count")
+            steps = np.arange(longest, dtype=np.float64)[None, :]
+            env[name] = start + steps
+            exists = (steps < count).astype(np.float64)
+        env = resolve(closed(definitions, env), env)  # without those that need another phase's names
+        tiles = np.broadcast_to(np.asarray(phase.tiles.evaluate(env), dtype=np.float64), exists.shape)
+        if (tiles < 1).any() or (tiles % 1).any():
+            wrong = tiles[(tiles < 1) | (tiles % 1 != 0)][0]
+            raise SpecError(f"'{phase.tiles}' is {wrong:g}, expected a whole number of at least 1", key="tiles")
+        return cls(phase.phase, env, tiles * exists, np.asarray(exists.sum(axis=1) - 1, dtype=np.intp))
+
+    def refused(self, error: RowError) -> SpecError:
+        """The error as one of the phase."""
+        return SpecError(error.sentence)
+
+    def groups(self, steps: Sequence[Step]) -> Iterator[TileGroup]:
+        """All values together."""
+        classes = np.arange(self.counts.shape[1])
+        yield TileGroup(self.name, classes, self.counts, SeriesOrder(self.counts), last=self.last)
 
 
 def _footprints(
@@ -169,6 +215,27 @@ def _reached(names: Iterable[str], definitions: Mapping[str, Expression]) -> dic
     return found
 
 
+def _check_names(
+    plan: PhasePlan, definitions: Mapping[str, Expression], given: Mapping[str, Any], trace: HeadTrace | None
+) -> None:
+    """No variable has the name of a series or a column, and every definition rests on names that some phase knows."""
+    columns = {FIRST, *trace_columns(trace)} if trace is not None and plan.traced else set()
+    clash = definitions.keys() & columns
+    if clash:
+        raise SpecError(f"the variable '{min(clash)}' has the name of a column of the trace", key="variables")
+    known = {*given, *columns}
+    for place, phase in enumerate(plan.phases):
+        for name in phase.series:
+            if name in given or name in definitions:
+                raise SpecError(f"'{name}' is a variable already", key=f"plan.phases[{place}].series.{name}")
+        known |= phase.series.keys()
+    for name, expression in definitions.items():
+        unknown = sorted(expression.names - known - definitions.keys())
+        if unknown:
+            hint = nearest(unknown[0], known | definitions.keys())
+            raise SpecError(f"unknown name '{unknown[0]}'{hint}", key=f"variables.{name}")
+
+
 def _check_complete(plan: PhasePlan, cascade: Cascade) -> None:
     """Every Einsum of the cascade is computed, once in a phase that computes it."""
     known = {einsum.name for einsum in cascade.einsums}
@@ -185,3 +252,14 @@ def _check_complete(plan: PhasePlan, cascade: Cascade) -> None:
     missing = [einsum.name for einsum in cascade.einsums if einsum.name not in computed]
     if missing:
         raise SpecError(f"no stage computes {', '.join(missing)} of cascade '{cascade.name}'", key="plan.phases")
+
+
+def _notes(plan: PhasePlan) -> tuple[str, ...]:
+    notes = []
+    if any(stage.select for phase in plan.phases for stage in phase.stages):
+        notes.append("a top-k takes the mean time of its algorithm over random orders of distinct values")
+    for phase in plan.phases:
+        if phase.rows is not None and phase.rows.serial:
+            columns = ", ".join(phase.rows.serial)
+            notes.append(f"rows that differ in {columns} do not overlap; the order of alike ones is free")
+    return tuple(notes)

@@ -157,6 +157,14 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a memory or a drive has to hold, tensor -> bytes, and what it can, all copies together; (points,)."""
+
+    needed_bytes: Mapping[str, Array]
+    capacity_bytes: Array
+
+
+@dataclass(frozen=True)
 class TileProgram:
     """Phases in order, what they run on, and what the lowering assumed (shown in every Result).
 
@@ -165,6 +173,7 @@ class TileProgram:
     clock_hz     the clock in which cycles are counted, (points, 1)
     area_m2      silicon area, (points, 1); None when the architecture does not say
     launch_s     seconds before the first phase, and those between one phase and the next
+    footprints   memory or drive -> what it has to hold while the program runs, where the mapping says
     """
 
     phases: tuple[Phase, ...]
@@ -176,3 +185,4 @@ class TileProgram:
     area_m2: Array | None = None
     assumptions: tuple[str, ...] = ()
     launch_s: tuple[float, float] = (0.0, 0.0)
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)

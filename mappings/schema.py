@@ -111,22 +111,22 @@ class Branch(Model):
     In a sequence one tile ends before the next begins. In a pipeline tiles overlap freely, at most `depth` in flight.
     """
 
-    kind: Literal["sequence", "parallel", "pipeline"]
-    children: tuple[tuple[Node, ...], ...]
-    depth: Expression | None = None
+    kind: Literal["sequence", "parallel", "pipeline"] = Field(description="How the children run; written as the key.")
+    children: tuple[tuple[Node, ...], ...] = Field(description="Nests or single nodes; written as the key's value.")
+    depth: Expression | None = Field(default=None, description="pipeline: tiles in flight at most.")
 
 
 class Choice(Model):
     """One alternative of a `select`."""
 
     when: Expression = Field(description="Taken if this is true and no earlier alternative was.")
-    do: tuple[Node, ...]
+    do: tuple[Node, ...] = Field(description="The nest, or the single node, that is taken.")
 
 
 class Select(Model):
     """`select`: the first alternative whose condition holds."""
 
-    select: tuple[Choice, ...]
+    select: tuple[Choice, ...] = Field(description="The alternatives, in the order in which they are tried.")
 
 
 Node = Loops | Grid | Keep | Stage | Compute | Stall | Branch | Select

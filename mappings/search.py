@@ -112,29 +112,35 @@ def find(
     if len(machine.memories) < 2:
         raise SpecError(f"the architecture '{architecture.name}' has no memory beside its outermost one to map to")
     found: list[Candidate] = []
-    compulsory = inf
+    compulsory, masked = inf, False
     for sizes in _partition_sizes(cascade, machine, workload, given, objective):
         env = environment(cascade, machine, workload, {**given, **sizes})
         problem = Problem(cascade, machine, env)
         compulsory = float(sum(compulsory_traffic(cascade, env, float(machine.word_bytes)).values()))
         candidates = Candidates(problem, issue, sizes)
-        if objective != "latency":
+        masked = problem.mask is not None
+        if masked:
+            found += [*candidates.frugal(), *candidates.arranged()]
+        elif objective != "latency":
             least = candidates.least_traffic(compulsory)
             found += [] if least is None else [least]
+        if masked:
+            continue
         if objective != "dram":
             found += candidates.arranged()
         elif found and found[-1].moved_bytes <= compulsory:
             break
     if not found:
         _refuse(cascade, machine)
-    if objective == "dram":
+    if objective == "dram" and not masked:
         best = min(found, key=lambda candidate: (candidate.moved_bytes, candidate.estimate_s))
         plan = _plan(best, cascade, architecture, hidden_fill)
         cost = None if evaluate is None else evaluate(plan)
         return Found(plan, objective, best.moved_bytes, compulsory, best.exact, len(found), cost)
-    assert evaluate is not None
+    if evaluate is None:
+        raise SpecError("the least traffic under a mask needs an evaluator of mappings")
     plan_of = partial(_plan, cascade=cascade, architecture=architecture, hidden_fill=hidden_fill)
-    return _best_cost(found, objective, evaluate, plan_of, compulsory)
+    return _best_cost(found, objective, evaluate, plan_of, compulsory, masked)
 
 
 def _refuse(cascade: Cascade, machine: EvaluatedArchitecture) -> None:
@@ -150,14 +156,28 @@ def _best_cost(
     evaluate: Evaluate,
     plan: Callable[[Candidate], Plan],
     compulsory: float,
+    masked: bool,
 ) -> Found:
-    """The best of the shortlisted candidates by their full cost; for `pareto` the best product, and the front."""
+    """The best of the shortlisted candidates by their full cost; for `pareto` the best product, and the front.
+
+    Candidates that cannot be costed (a mask cuts them into too many tiles) are left out unless none can.
+    """
     chosen = shortlist(found, objective)
     costed = []
+    failure: SpecError | None = None
     for candidate in chosen:
         made = plan(candidate)
-        cost = evaluate(made)
-        costed.append(Found(made, objective, cost.dram_bytes, compulsory, False, len(found), cost))
+        try:
+            cost = evaluate(made)
+        except SpecError as error:
+            if not masked:
+                raise
+            failure = error
+            continue
+        exact = objective == "dram" and cost.dram_bytes <= compulsory
+        costed.append(Found(made, objective, cost.dram_bytes, compulsory, exact, len(found), cost))
+    if failure is not None and not costed:
+        raise failure
 
     def by(kind: str) -> Callable[[Found], float]:
         return lambda one: one.cost.of(kind) if one.cost else inf

@@ -1,4 +1,4 @@
-"""The steps of a pipeline's tiles: what each stage takes, moves and does, for every tile class at once.
+"""The steps of stages on memories, units and top-k engines: what each takes, moves and does, in every tile class.
 
 A stage that works `along` others becomes two steps. The work itself starts when those stages turn to its tile (their
 tile before has ended), and occupies its unit; the end, which later stages wait for, comes when both it and they are
@@ -7,7 +7,7 @@ through. So a consumer that keeps up adds only its latency, and one that is slow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures import EvaluatedArchitecture, EvaluatedMemory, EvaluatedSelector, EvaluatedUnit
-from einsum.errors import EinsightError, SpecError, nearest
+from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression
 from mappings.movement import column
 from mappings.program import Array, Dependence, Step, Traffic
-from mappings.stages import Move, PipelineStage, StagePipeline
+from mappings.stages import Move, PlanStage
 
 
 class RowError(Exception):
@@ -32,21 +32,25 @@ class RowError(Exception):
 
 
 class StageLowering:
-    """Steps of a pipeline's stages on a machine; `env` has a value for every name, `shape` is (points, classes)."""
+    """Steps of stages on a machine; `env` has a value for every name, `shape` is (points, classes)."""
 
     def __init__(
-        self, pipeline: StagePipeline, machine: EvaluatedArchitecture, env: Mapping[str, Any], shape: tuple[int, int]
+        self,
+        stages: Sequence[PlanStage],
+        machine: EvaluatedArchitecture,
+        env: Mapping[str, Any],
+        shape: tuple[int, int],
     ) -> None:
-        self.pipeline = pipeline
+        self.stages = stages
         self.machine = machine
         self.env = env
         self.shape = shape
-        self.ends = {stage.stage: f"{stage.stage} (end)" if stage.along else stage.stage for stage in pipeline.stages}
+        self.ends = {stage.stage: f"{stage.stage} (end)" if stage.along else stage.stage for stage in stages}
 
     def steps(self) -> tuple[Step, ...]:
         """All steps, with quantities and distances (points, classes)."""
         found: list[Step] = []
-        for place, stage in enumerate(self.pipeline.stages):
+        for place, stage in enumerate(self.stages):
             try:
                 found += self._steps(stage)
             except EinsightError as error:
@@ -58,7 +62,7 @@ class StageLowering:
         peaks: dict[str, Array] = {
             name: column(unit.elements * unit.clock_hz * unit.copies) for name, unit in self.machine.units.items()
         }
-        for name in {stage.on for stage in self.pipeline.stages if stage.on is not None}:
+        for name in {stage.on for stage in self.stages if stage.on is not None}:
             if name in self.machine.memories:
                 bandwidth = self.machine.memories[name].bandwidth_bytes_per_s
                 if np.all(np.isfinite(bandwidth)):
@@ -81,7 +85,7 @@ class StageLowering:
             raise SpecError(f"'{expression}' is {spread.min():g}, expected a number of at least 0", key=key)
         return spread
 
-    def _steps(self, stage: PipelineStage) -> list[Step]:
+    def _steps(self, stage: PlanStage) -> list[Step]:
         active = np.ones(self.shape, dtype=bool) if stage.when is None else self.values(stage.when, "when") != 0
         step = self._work(stage, active)
         waits = [
@@ -97,7 +101,7 @@ class StageLowering:
         end = Step(self.ends[stage.stage], None, 0.0, latency, after=tuple(join))
         return [replace(step, latency_s=0.0, after=(*waits, *begin)), end]
 
-    def _work(self, stage: PipelineStage, active: NDArray[np.bool_]) -> Step:
+    def _work(self, stage: PlanStage, active: NDArray[np.bool_]) -> Step:
         """The step's time on its resource, its traffic and actions; nothing in classes that do not run it."""
         traffic: dict[tuple[str, str], Traffic] = {}
         actions: dict[tuple[str, str], Array] = {}
@@ -152,7 +156,7 @@ class StageLowering:
 
     def _compute(
         self,
-        stage: PipelineStage,
+        stage: PlanStage,
         unit: EvaluatedUnit,
         active: NDArray[np.bool_],
         actions: dict[tuple[str, str], Array],
@@ -172,7 +176,7 @@ class StageLowering:
 
     def _select(
         self,
-        stage: PipelineStage,
+        stage: PlanStage,
         engine: EvaluatedSelector,
         active: NDArray[np.bool_],
         actions: dict[tuple[str, str], Array],
@@ -194,16 +198,10 @@ class StageLowering:
         actions[engine.name, "compare"] = work[1]
         return work[0] / column(engine.clock_hz)
 
-    def _resource(self, stage: PipelineStage) -> EvaluatedMemory | EvaluatedUnit | EvaluatedSelector | None:
-        machine, name = self.machine, stage.on
-        if name is None:
-            return None
-        for parts in (machine.memories, machine.units, machine.selectors):
-            if name in parts:
-                part: EvaluatedMemory | EvaluatedUnit | EvaluatedSelector = parts[name]
-                return part
-        known = [*machine.memories, *machine.units, *machine.selectors]
-        raise SpecError(f"the architecture '{machine.name}' has no part '{name}'{nearest(name, known)}", key="on")
+    def _resource(self, stage: PlanStage) -> EvaluatedMemory | EvaluatedUnit | EvaluatedSelector | None:
+        name = stage.on or ""
+        machine = self.machine
+        return machine.memories.get(name) or machine.units.get(name) or machine.selectors.get(name)
 
 
 def _engine_work(engine: EvaluatedSelector, source: Array, keep: Array) -> tuple[Array, Array]:
@@ -268,3 +266,19 @@ def steps_at(steps: Sequence[Step], classes: NDArray[np.intp]) -> tuple[Step, ..
         )
         for step in steps
     )
+
+
+def stage_expressions(stages: Sequence[PlanStage]) -> Iterator[Expression]:
+    """Everything that the stages' steps depend on."""
+    for stage in stages:
+        optional = (stage.when, stage.latency, stage.in_flight, stage.spread)
+        yield from (each for each in optional if each is not None)
+        yield from stage.ops.values()
+        yield from stage.after.values()
+        if stage.select is not None:
+            yield from (stage.select.source, stage.select.keep)
+        for tensors in stage.moves.values():
+            for move in tensors.values():
+                yield from (move.read, move.write, move.pieces)
+        for touch in stage.touches.values():
+            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.run, touch.sets)

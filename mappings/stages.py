@@ -1,19 +1,19 @@
-"""The YAML form of a pipeline of stages, for runs whose sizes are known only at run time.
+"""The YAML form of stages: what a tile does on one part of a system after another.
 
-A loop nest says how often a tile moves by the extents of ranks; here a trace says it, row by row. The pipeline names
-the stages that one tile (one query of one head) passes, what each occupies, moves and computes, as expressions of the
-trace's columns, and which stages wait for which. `mappings.stage_lowering` turns it into the same tile program.
+A loop nest says how often a tile moves by the extents of ranks. Where a trace says it row by row, or where a tile is a
+whole layer's step on several devices, a mapping names the stages instead that a tile passes: what each occupies, moves
+and computes, as expressions, and which stages wait for which. `mappings.plan` puts them into phases.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field
 
-from einsum.errors import SpecError, join_key, nearest
+from einsum.errors import SpecError, nearest
 from einsum.expressions import Expression
-from einsum.specfile import pydantic_error
 from mappings.schema import Model, Names
 
 
@@ -40,11 +40,25 @@ class Selection(Model):
     keep: Expression = Field(description="Values that it selects.")
 
 
-class PipelineStage(Model):
-    """One stage: what a tile does on one resource."""
+class Touch(Model):
+    """Reads of a drive's whole pages: those in which sets of vectors lie, in the layout that their size gives."""
+
+    vectors: Expression = Field(description="Vectors that lie one after another: tokens, channels, rows of weights.")
+    vector_bytes: Expression = Field(description="Bytes of one vector, or of the room that is left for it.")
+    kept: Expression = Field(description="Vectors that a set has.")
+    latest: Expression = Field(default=Expression.parse(0), description="Of these, how many are the last ones.")
+    run: Expression = Field(
+        default=Expression.parse(0),
+        description="Mean length of the runs of neighbours in which the others come; 0: every set is equally likely.",
+    )
+    sets: Expression = Field(default=Expression.parse(1), description="Such sets in a tile: sequences x heads.")
+
+
+class PlanStage(Model):
+    """One stage: what a tile does on a memory, a unit, a top-k engine, a drive, a link, or a path over several."""
 
     stage: str = Field(min_length=1, description="Its name.")
-    on: str | None = Field(default=None, description="The memory, unit or top-k engine that it occupies, if any.")
+    on: str | None = Field(default=None, description="The part or path that it occupies, if any.")
     when: Expression | None = Field(default=None, description="Tiles that run it; all of them when omitted.")
     computes: Names = Field(default=(), description="The Einsums of the cascade that it computes.")
     moves: dict[str, dict[str, Move]] = Field(
@@ -65,51 +79,34 @@ class PipelineStage(Model):
     after: Annotated[dict[str, Expression], BeforeValidator(_as_distances)] = Field(
         default_factory=dict, description="stage that must have ended -> how many tiles earlier (0: of the same tile)."
     )
+    touches: dict[str, Touch] = Field(
+        default_factory=dict, description="tensor -> pages that are read from the drive of `on`, besides `moves`."
+    )
+    in_flight: Expression | None = Field(
+        default=None, description="Pieces requested from the drive at a time; its queue depth when omitted."
+    )
+    spread: Expression | None = Field(
+        default=None,
+        description="Equal pieces of the work, such as heads, that are dealt out to the copies of `on`; the copy with "
+        "the most of them takes the time. One copy does all of it when omitted.",
+    )
     along: Names = Field(
         default=(), description="Stages whose output it works on while they deliver it; it ends after they did."
     )
 
 
-class Requirement(Model):
-    """What must hold for every row of the trace."""
-
-    that: Expression = Field(description="The condition.")
-    otherwise: str = Field(alias="else", description="The message; {name} is the value of a column or a variable.")
-
-
-class StagePipeline(Model):
-    """The stages, and how the rows of a trace become their tiles."""
-
-    serial: Names = Field(
-        default=(), description="Columns; rows that differ in them follow one another without overlap, as layers do."
-    )
-    heads: Expression = Field(default=Expression.parse("count"), description="Alike heads that a row stands for.")
-    queries: Expression = Field(default=Expression.parse("query_num"), description="Tiles of each of those heads.")
-    require: tuple[Requirement, ...] = Field(default=(), description="Conditions on the rows.")
-    assumptions: tuple[str, ...] = Field(default=(), description="What the description takes for granted.")
-    stages: tuple[PipelineStage, ...] = Field(min_length=1, description="The stages, in the order of the pipeline.")
-
-    @model_validator(mode="after")
-    def _check_names(self) -> StagePipeline:
-        names = [stage.stage for stage in self.stages]
-        for place, stage in enumerate(self.stages):
-            key = f"stages[{place}]"
-            if stage.stage in names[:place]:
-                raise SpecError(f"the stage '{stage.stage}' occurs twice", key=key)
-            for field in ("after", "along"):
-                for other in getattr(stage, field):
-                    if other not in names:
-                        raise SpecError(f"unknown stage '{other}'{nearest(other, names)}", key=f"{key}.{field}")
-            if stage.on is None and (stage.ops or stage.select or stage.along):
-                raise SpecError("a stage that computes, selects or works along others needs `on`", key=key)
-        return self
-
-
-def parse_pipeline(data: Any, key: str) -> StagePipeline:
-    """A pipeline from YAML data; SpecError names the key path of a mistake."""
-    try:
-        return StagePipeline.model_validate(data)
-    except ValidationError as error:
-        raise pydantic_error(error, model=StagePipeline, key=key) from None
-    except SpecError as error:
-        raise error.located(key=join_key(key)) from None
+def check_stages(stages: Sequence[PlanStage]) -> None:
+    """SpecError unless names differ, dependences name stages, and what needs a part has one."""
+    names = [stage.stage for stage in stages]
+    for place, stage in enumerate(stages):
+        key = f"stages[{place}]"
+        if stage.stage in names[:place]:
+            raise SpecError(f"the stage '{stage.stage}' occurs twice", key=key)
+        for field in ("after", "along"):
+            for other in getattr(stage, field):
+                if other not in names:
+                    raise SpecError(f"unknown stage '{other}'{nearest(other, names)}", key=f"{key}.{field}")
+        if stage.on is None and (stage.ops or stage.select or stage.along):
+            raise SpecError("a stage that computes, selects or works along others needs `on`", key=key)
+        if stage.on is None and (stage.touches or stage.spread or stage.in_flight):
+            raise SpecError("a stage that reads pages or spreads its work needs `on`", key=key)

@@ -203,6 +203,10 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
         ),
         fidelity=fidelity,
         assumptions=program.assumptions + notes,
+        memory_bytes={
+            name: {"needed": np.sum([*held.needed_bytes.values()], axis=0), "capacity": held.capacity_bytes}
+            for name, held in program.footprints.items()
+        },
     )
 
 

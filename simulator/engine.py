@@ -63,9 +63,11 @@ def _run(tables: Tables) -> None:
             server = size[DIRTY]
             size[DIRTY] = servers[server]["next_dirty"]
             servers[server]["is_dirty"] = 0
-            if servers[server]["is_busy"] == 0 and servers[server]["queued"] > 0:
+            while servers[server]["is_busy"] == 0 and servers[server]["queued"] > 0:
                 actor = by_rank[_pop_ready(servers, ready, server) % actors.size]
-                _start(lanes, actors, servers, times, classes, events, size, time, actor, runs, record)
+                actors[actor]["is_queued"] = 0
+                if not _is_held_back(lanes, actors, steps, times, classes, actor):
+                    _start(lanes, actors, servers, times, classes, events, size, time, actor, runs, record)
         if size[EVENTS] == 0:
             break
         time = events[0]["time"]
@@ -110,12 +112,36 @@ def _release(
     servers[server]["is_busy"] = 0
     if servers[server]["queued"] > 0:
         _mark(servers, size, server)
-    tile = _next_run(lanes, times, classes, lane, actors[actor]["step"], actors[actor]["tile"] + 1)
-    actors[actor]["tile"] = tile
-    if tile < lanes[lane]["tiles"]:
-        cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + actor - lanes[lane]["actor0"]
-        if waits[cell] == 0:
-            _enqueue(lanes, actors, servers, ready, size, actor)
+    actors[actor]["tile"] = _next_run(lanes, times, classes, lane, actors[actor]["step"], actors[actor]["tile"] + 1)
+    other = actor
+    while True:  # the actor's next tile, and what was held back for this one
+        tile = actors[other]["tile"]
+        if tile < lanes[lane]["tiles"] and actors[other]["is_queued"] == 0:
+            cell = lanes[lane]["cell0"] + tile * lanes[lane]["steps"] + other - lanes[lane]["actor0"]
+            if waits[cell] == 0:
+                _enqueue(lanes, actors, servers, ready, size, other)
+        other = actors[other]["next_same"]
+        if other == actor:
+            break
+
+
+@compiled
+def _is_held_back(
+    lanes: Records, actors: Records, steps: Records, times: Array, classes: Int32, actor: int
+) -> bool:  # fmt: skip
+    """Whether the actor would delay a tile step that comes before it in the software pipeline by more than its slack."""
+    lane, tile = actors[actor]["lane"], actors[actor]["tile"]
+    tiles = lanes[lane]["tiles"]
+    turn, place = tile + actors[actor]["stage"], actors[actor]["place"]
+    busy = times[actors[actor]["step"], classes[lanes[lane]["class0"] + tile], 0]
+    other = actors[actor]["next_same"]
+    while other != actor:
+        if actors[other]["tile"] < tiles and steps[actors[other]["step"]]["slack_s"] < busy:
+            before = actors[other]["tile"] + actors[other]["stage"]
+            if before < turn or (before == turn and actors[other]["place"] < place):
+                return True
+        other = actors[other]["next_same"]
+    return False
 
 
 @compiled
@@ -170,7 +196,8 @@ def _next_run(lanes: Records, times: Array, classes: Int32, lane: int, step: int
 def _enqueue(lanes: Records, actors: Records, servers: Records, ready: Int64, size: Int64, actor: int) -> None:
     """Put the actor into its server's queue: oldest tile of the lane first, then by the actor's rank."""
     server = actors[actor]["server"]
-    age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"]
+    actors[actor]["is_queued"] = 1
+    age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"] + actors[actor]["stage"]
     key = age * actors.size + actors[actor]["rank"]
     first, index = servers[server]["ready0"], servers[server]["queued"]
     servers[server]["queued"] = index + 1

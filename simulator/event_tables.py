@@ -39,12 +39,15 @@ LANE = _record(
     instance=np.int64, tiles=np.int64, class0=np.int64, tile0=np.int64,  # of the instance that it holds
     left=np.int64, age0=np.int64, next_ended=np.int64,  # tile steps to go; tiles of earlier instances
 )  # fmt: skip
-ACTOR = _record(lane=np.int64, step=np.int64, server=np.int64, rank=np.int64, tile=np.int64)
+ACTOR = _record(
+    lane=np.int64, step=np.int64, server=np.int64, rank=np.int64, tile=np.int64,
+    stage=np.int64, place=np.int64, next_same=np.int64, is_queued=np.int64,  # order in its lane; the next actor of lane and server, in a ring
+)  # fmt: skip
 SERVER = _record(
     ready0=np.int64, queued=np.int64, is_busy=np.int64, is_dirty=np.int64, next_dirty=np.int64, busy_s=np.float64
 )
 INSTANCE = _record(class0=np.int64, tiles=np.int64, tile0=np.int64, lane=np.int64, start_s=np.float64, end_s=np.float64)
-STEP = _record(in0=np.int64, in1=np.int64, out0=np.int64, out1=np.int64)
+STEP = _record(in0=np.int64, in1=np.int64, out0=np.int64, out1=np.int64, slack_s=np.float64)
 EDGE = _record(step=np.int64, distance=np.int64)  # the other step, as an index inside the stream
 EVENT = _record(time=np.float64, code=np.int64)
 RUN = _record(server=np.int64, actor=np.int64, instance=np.int64, tile=np.int64, start_s=np.float64, end_s=np.float64)
@@ -203,10 +206,26 @@ def _actors(streams: Sequence[PointStream], lanes: Records, layout: Layout) -> t
     own = np.flatnonzero(server == NONE)
     server[own] = layout.server0[-1] + np.arange(own.size)
     actors["server"] = server
-    actors["rank"][np.lexsort((lane, stream, position))] = np.arange(actors.size)
+    pipelines = [each.pipeline for each in streams]
+    for name in ("stage", "place"):
+        by_step = np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(each, name) for each in pipelines)])
+        actors[name] = by_step[actors["step"]]
+    actors["rank"][np.lexsort((lane, stream, actors["place"]))] = np.arange(actors.size)
+    actors["next_same"] = _rings(lane, server)
     servers = _zeros(SERVER, layout.server0[-1] + own.size)
     servers["ready0"] = _starts(np.bincount(server, minlength=servers.size))[:-1]
     return actors, servers
+
+
+def _rings(lane: Int64, server: Int64) -> Int64:
+    """For each actor the next one with the same lane and server; the last one is followed by the first."""
+    order = np.lexsort((lane, server))
+    starts = np.flatnonzero(np.diff(lane[order], prepend=NONE) | np.diff(server[order], prepend=NONE))
+    following = np.arange(1, order.size + 1)
+    following[np.append(starts[1:], order.size)[: starts.size] - 1] = starts
+    rings = np.empty(order.size, dtype=np.int64)
+    rings[order] = order[following]
+    return rings
 
 
 def _edges(streams: Sequence[PointStream]) -> tuple[Records, Records]:
@@ -219,7 +238,7 @@ def _edges(streams: Sequence[PointStream]) -> tuple[Records, Records]:
             waits_for = [(first, distance) for first, then, distance in each.edges if then == number]
             dependents = [(then, distance) for first, then, distance in each.edges if first == number]
             middle = len(edges) + len(waits_for)
-            steps[index] = (len(edges), middle, middle, middle + len(dependents))
+            steps[index] = (len(edges), middle, middle, middle + len(dependents), each.pipeline.slack_s[number])
             edges += waits_for + dependents
             index += 1
     return steps, np.array(edges, dtype=EDGE)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from einsum.errors import EinsightError, nearest
 from mappings.program import Array, Resource, Stream, TileProgram
 from simulator.critical_path import dependences, step_times_s
+from simulator.software_pipeline import SoftwarePipeline, software_pipeline
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class PointStream:
     edges               (step waited for, waiting step, distance in tiles)
     counts              tiles of each class in one instance, (classes,); a mean where instances differ
     units               copies of the private resource with most copies; 1 without a private resource
+    pipeline            the order in which an instance uses its resources
     only_class          every tile is of this class, whatever the stream's order says
     """
 
@@ -33,6 +35,7 @@ class PointStream:
     instances: int
     slots: int
     units: int
+    pipeline: SoftwarePipeline
     only_class: int | None = None
 
     @classmethod
@@ -62,10 +65,10 @@ class PointStream:
             raise EinsightError(
                 f"stream '{stream.name}' needs at least 0 instances and 1 slot, not {instances} and {slots}"
             )
-        units = max(
-            (copies_of(program.resources, stream, name, points, point) for name in resource_names(stream)), default=1
-        )
-        built = cls(stream, point, busy, latency, edges, counts, instances, min(slots, max(instances, 1)), units)
+        copies = {name: copies_of(program.resources, stream, name, points, point) for name in resource_names(stream)}
+        units, slots = max(copies.values(), default=1), min(slots, max(instances, 1))
+        pipeline = _pipeline(stream, busy, latency, edges, counts, {n: min(instances, units * slots) // c for n, c in copies.items()})
+        built = cls(stream, point, busy, latency, edges, counts, instances, slots, units, pipeline)
         return built._simplified()
 
     def _simplified(self) -> PointStream:
@@ -105,6 +108,15 @@ class PointStream:
         ):
             raise EinsightError(f"stream '{self.stream.name}': the order of the tiles does not agree with their counts")
         return sequence
+
+
+def _pipeline(
+    stream: Stream, busy_s: Array, latency_s: Array, edges: Sequence[tuple[int, int, int]], counts: Array, sharing: Mapping[str, int]
+) -> SoftwarePipeline:
+    """The software pipeline of the mean tile."""
+    share = counts / max(float(counts.sum()), 1.0)
+    names = [step.resource for step in stream.steps]
+    return software_pipeline(busy_s @ share, latency_s @ share, names, edges, [max(sharing.get(str(n), 1), 1) for n in names])
 
 
 def copies_of(resources: Mapping[str, Resource], stream: Stream, name: str, points: int, point: int) -> int:

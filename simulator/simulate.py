@@ -18,10 +18,10 @@ from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
 from mappings.nest import StructureVaries
-from mappings.plan_lowering import PlannedProgram, lower_plan
+from mappings.plan_lowering import lower_plan
 from simulator.analytic import evaluate
 from simulator.result import Result, merge_points
-from workloads import Workload
+from workloads import HeadTrace, Workload
 
 Settings = MappingABC[str, Any]
 
@@ -163,20 +163,22 @@ def build_program(chosen: Design) -> TileProgram:
         raise error.located(file=chosen.mapping.file) from None
 
 
-def plan_program(chosen: Design) -> PlannedProgram:
-    """The tile program of a design whose mapping is a plan of phases."""
+def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
+    """The tile program of a design whose mapping is a plan of phases, some of them perhaps over the rows of a trace."""
     machine = chosen.architecture.evaluate(chosen.settings)
     given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
     if chosen.workload is not None and chosen.workload.layers is not None:
         given["layers"] = chosen.workload.layers
     given = {**given, **machine.names(), **machine.variables, **chosen.settings}
-    defaults = {name: each for name, each in chosen.cascade.definitions.items() if name not in given}
-    definitions = {name: each for name, each in {**defaults, **chosen.mapping.variables}.items()
-                   if name not in chosen.settings}  # fmt: skip
+    own = chosen.mapping.variables
+    names = {*given, *own, *chosen.cascade.definitions}
+    defaults = {name: each for name, each in chosen.cascade.definitions.items()
+                if name not in given and each.names <= names}  # fmt: skip
+    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in chosen.settings}
     given = {name: value for name, value in given.items() if name not in definitions}
     assert chosen.mapping.plan is not None
     try:
-        return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points)
+        return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points, trace)
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
 
@@ -202,16 +204,16 @@ def simulate(
     fidelity    analytic: steady states, all points at once; event: tile by tile, one point after another
     trace       file for a timeline in Chrome trace format (event fidelity, one point)
 
-    A mapping that is a pipeline of stages is simulated over the run that the workload's pruning schedule gives.
+    A plan with phases over a trace is simulated over the run that the workload's pruning schedule gives.
 
     Raises EinsightError (SpecError for bad input), one sentence each.
     """
     plan = mapping if isinstance(mapping, Mapping) else Mapping.load(mapping)
-    if plan.pipeline is not None:
+    if plan.plan is not None and plan.plan.traced:
         from simulator.trace_run import simulate_trace
 
         if where or end_to_end:
-            raise SpecError("a pipeline of stages takes neither conditions nor linear layers", file=plan.file)
+            raise SpecError("a plan over a trace takes neither conditions nor linear layers", file=plan.file)
         return simulate_trace(
             None,
             mapping=plan,
@@ -257,16 +259,7 @@ def _evaluated(
         from simulator.event import evaluate_events
 
         result = evaluate_events(program, trace=trace)
-    if isinstance(program, PlannedProgram):
-        result = replace(result, memory_bytes=_memory_bytes(program))
     return [(places, result)]
-
-
-def _memory_bytes(program: PlannedProgram) -> dict[str, dict[str, NDArray[np.float64]]]:
-    return {
-        name: {"needed": np.sum([*found.needed_bytes.values()], axis=0), "capacity": found.capacity_bytes}
-        for name, found in program.footprints.items()
-    }
 
 
 def split_by_structure(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

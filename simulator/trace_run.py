@@ -1,4 +1,4 @@
-"""Simulation of a run whose sizes a trace gives: a mapping that is a pipeline of stages, and the rows of the trace."""
+"""Simulation of a run whose sizes a trace gives: a plan with a phase over the rows of a trace."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, nearest
+from einsum.errors import SpecError, nearest
 from mappings import Mapping, TileProgram
-from mappings.stage_lowering import lower_trace
 from simulator.analytic import evaluate
 from simulator.result import Result
-from simulator.simulate import Design, Settings
+from simulator.simulate import Design, Settings, plan_program
 from workloads import HeadTrace, Workload
 
 Progress = Callable[[int, int], None]
@@ -36,7 +35,7 @@ def simulate_trace(
     """Cost of a traced run.
 
     trace       the run: a CSV file or its rows; without one, the run that the workload's pruning schedule gives
-    mapping     a pipeline of stages; without one, the architecture's own
+    mapping     a plan with a phase over rows; without one, the architecture's own
     settings    values of variables of architecture, mapping and workload; arrays have one value per design point
     timeline    file for a timeline in Chrome trace format (event fidelity, one design point)
     progress    called with the number of parts done and wanted: reading, lowering, evaluating
@@ -63,25 +62,13 @@ def simulate_trace(
 
 
 def trace_program(chosen: Design, rows: HeadTrace) -> TileProgram:
-    """The tile program of a trace under a design whose mapping is a pipeline of stages."""
+    """The tile program of a trace under a design whose mapping is a plan over its rows."""
     known = {*chosen.architecture.known_names, *chosen.mapping.known_names}
     known |= chosen.workload.known_names if chosen.workload else frozenset()
     for name in chosen.settings:
         if name not in known:
             raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
-    assert chosen.mapping.pipeline is not None
-    try:
-        return lower_trace(
-            rows,
-            chosen.mapping.pipeline,
-            chosen.mapping.variables,
-            chosen.architecture.evaluate(chosen.settings),
-            {name: value for name, value in chosen.settings.items() if name in chosen.mapping.variables},
-            chosen.points,
-            chosen.cascade,
-        )
-    except EinsightError as error:
-        raise error.located(file=chosen.mapping.file) from None
+    return plan_program(chosen, rows)
 
 
 def _mapping(
@@ -98,8 +85,9 @@ def _mapping(
             raise SpecError(f"the architecture '{machine.name}' names no mapping for traces", file=machine.file)
         mapping = machine.mapping
     plan = mapping if isinstance(mapping, Mapping) else Mapping.load(mapping)
-    if plan.pipeline is None:
-        raise SpecError(f"the mapping '{plan.name}' is a loop nest; a trace needs a pipeline of stages", file=plan.file)
+    if plan.plan is None or not plan.plan.traced:
+        found = "a loop nest" if plan.plan is None else "a plan without phases over the rows of a trace"
+        raise SpecError(f"the mapping '{plan.name}' is {found}; a trace needs a plan with such a phase", file=plan.file)
     if machine is None:
         if plan.header.architecture is None:
             raise SpecError("the mapping names no architecture, so one has to be given", file=plan.file)
@@ -120,7 +108,7 @@ def _rows(trace: str | Path | HeadTrace | None, workload: Workload | None, setti
     if trace is not None:
         return HeadTrace.load(trace)
     if workload is None:
-        raise SpecError("a pipeline of stages needs a trace, or a workload with a pruning schedule")
+        raise SpecError("a plan over rows needs a trace, or a workload with a pruning schedule")
     varied = next((name for name in workload.variables if np.ndim(settings.get(name, 0)) > 0), None)
     if varied is not None:
         raise SpecError(f"the trace of a schedule has one size; '{varied}' is an array")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from einsight.options import json_option, set_option
-from einsight.output import quantity
+from einsight.options import FILE, json_option, model_options, out_option, set_option
+from einsight.output import quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     epilog="Example: einsight bounds --cascade attention-1pass --set N=4096 --set d=128 --mask causal "
     "--schedules flash-attention-2,unfused"
 )
-@click.option("--cascade", required=True, metavar="NAME", help="The algorithm: a library name or a YAML file.")
+@model_options("cascade", architecture="Its memories, level by level, are the sizes of the fast memory.")
 @set_option
 @click.option("--mask", metavar="MASK", help="causal, window:W, band:W or blocks:FILE.")
 @click.option(
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     metavar="CLASS",
     help="The algorithms that the bound holds for: recompute-safe, no-recompute, any-algorithm or schedule-class.",
 )
-@click.option("--architecture", metavar="NAME", help="Take the memory sizes, level by level, from an architecture.")
-@click.option("--measured", metavar="FILE", help="CSV with name, traffic_bytes and fast_memory_bytes to compare with.")
-@click.option("--out", metavar="DIR", help="Write the report: Markdown, one HTML page and JSON.")
+@click.option(
+    "--measured", type=FILE, metavar="FILE.csv", help="Columns name, traffic_bytes and fast_memory_bytes to compare with."
+)
+@out_option("DIR", "Write the report into this folder: Markdown, one HTML page and JSON.")
 @json_option
 def command(
     cascade: str,
@@ -75,7 +76,7 @@ def command(
         out=out,
     )
     if out:
-        click.echo(f"wrote {out}", err=True)
+        say_written(out)
     click.echo(report.to_json() if as_json else _text(report))
 
 

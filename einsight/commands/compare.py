@@ -6,21 +6,27 @@ from typing import Any
 
 import click
 
-from einsight.options import json_option, set_option
-from einsight.output import print_json, progress_line
+from einsight.options import FILE, completion, json_option, model_options, out_option, set_option
+from einsight.output import print_json, progress_line, say_written
 from einsight.table import Column, render_fields, render_table
 
 
-@click.command(epilog="Example: einsight compare measured.csv --architecture h100-sxm --out comparison")
-@click.argument("measured", metavar="MEASURED.csv")
-@click.option("--architecture", metavar="NAME", help="The GPU: a library name or a YAML file.")
-@click.option("--out", metavar="DIR", help="Write a table, a page and charts into this folder.")
+def _measurements() -> tuple[str, ...]:
+    from kernels.compare import list_measurements
+
+    return list_measurements()
+
+
+@click.command(epilog="Example: einsight compare h100-sxm --architecture h100-sxm --out comparison")
+@click.argument("measured", type=FILE, metavar="MEASURED.csv", shell_complete=completion(_measurements))
+@model_options(architecture="Required with a CSV file.")
 @set_option
+@out_option("DIR", "Write a table, a page and charts into this folder.")
 @json_option
-def command(measured: str, architecture: str | None, out: str | None, settings: dict[str, Any], as_json: bool) -> None:
+def command(measured: str, architecture: str | None, settings: dict[str, Any], out: str | None, as_json: bool) -> None:
     """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
 
-    Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
+    MEASURED.csv may also be the name of measurements that come with Einsight (h100-sxm, h200-sxm, ...). Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
     place of the CSV lists comparisons: `comparisons: {NAME: {measured: FILE, architecture: NAME}}`.
     """
     from kernels.compare import read_comparisons
@@ -54,10 +60,11 @@ def _compare(file: str, architecture: str, out: str | None, settings: dict[str, 
     if not quiet:
         click.echo(_table(summary))
         click.echo()
-        click.echo(render_fields([*_facts(summary), *(("written", str(path)) for path in files)]))
+        click.echo(render_fields(_facts(summary)))
         for item in compared:
             if item.reason:
                 click.echo(f"line {item.row.number} is not compared: {item.reason}", err=True)
+    say_written(*files)
     return {
         "architecture": machine.name,
         "rows": [row_document(item) for item in compared],

@@ -7,14 +7,14 @@ from dataclasses import asdict
 import click
 
 from einsight.library import KINDS, entries, kind_of
-from einsight.options import json_option
+from einsight.options import completion, json_option
 from einsight.output import print_json
 from einsight.table import render_table
 from einsum.errors import SpecError, nearest
 
 
 @click.command("list", epilog="Example: einsight list mappings")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=completion(lambda: KINDS))
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
     """List the cascades, architectures, mappings and workloads of the libraries, or those of one KIND."""

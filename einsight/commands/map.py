@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from einsight.options import json_option, set_option
-from einsight.output import print_json, quantity
+from einsight.options import json_option, model_options, out_option, set_option
+from einsight.output import print_json, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     epilog="Example: einsight map --cascade attention-3pass --architecture flat-cloud --workload bert-base "
     "--objective latency --out mapping.yaml"
 )
-@click.option("--cascade", required=True, metavar="NAME", help="The algorithm: a library name or a YAML file.")
-@click.option("--architecture", required=True, metavar="NAME", help="The hardware: a library name or a YAML file.")
-@click.option("--workload", metavar="NAME", help="The sizes: a library name or a YAML file.")
+@model_options("cascade", "architecture", workload=None)
+@set_option
 @click.option(
     "--objective",
     type=click.Choice(["edp", "latency", "energy", "dram", "pareto"]),
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to make small; pareto: all that no other mapping found beats in latency and energy.",
 )
-@set_option
+@click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option(
     "--issue",
     type=click.Choice(["chained", "serial"]),
@@ -49,14 +48,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="hidden: the first tile's fill and the last one's drain overlap with work outside.",
 )
-@click.option("--out", metavar="FILE", help="Write the mapping as YAML.")
+@out_option("FILE.yaml", "Write the mapping as YAML.")
 @json_option
 def command(
     cascade: str,
     architecture: str,
     workload: str | None,
-    objective: Literal["edp", "latency", "energy", "dram", "pareto"],
     settings: dict[str, Setting],
+    objective: Literal["edp", "latency", "energy", "dram", "pareto"],
+    where: tuple[str, ...],
     issue: Literal["chained", "serial"],
     fill_drain: str,
     out: str | None,
@@ -75,6 +75,7 @@ def command(
     from workloads import Workload
 
     chosen = Cascade.load(cascade)
+    chosen = chosen.with_condition(*where) if where else chosen
     machine = Architecture.load(architecture)
     sizes = None if workload is None else Workload.load(workload)
     found = find(
@@ -91,7 +92,7 @@ def command(
     if out is not None:
         with whole_file(out) as partial:
             found.mapping.save(partial)
-        click.echo(f"wrote {out}", err=True)
+        say_written(out)
     document = _document(found, bound)
     if as_json:
         print_json(document)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import click
 
-from einsight.options import json_option
+from einsight.options import completion, json_option, out_option
 from einsight.output import print_json
 from einsight.table import render_fields
 
 
+def _plans() -> tuple[str, ...]:
+    from kernels.plan import list_plans
+
+    return list_plans()
+
+
 @click.command(epilog="Example: einsight measure quick --out measurements/my-gpu.csv")
-@click.argument("plan")
-@click.option("--out", required=True, metavar="FILE.csv", help="The file that rows are appended to.")
+@click.argument("plan", shell_complete=completion(_plans))
+@out_option("FILE.csv", "The file that rows are appended to.", required=True)
 @click.option("--counters", is_flag=True, help="Read DRAM, L2 and unit counters with ncu as well.")
 @json_option
 def command(plan: str, out: str, counters: bool, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import json_option, set_option
+from einsight.options import check_settings, completion, json_option, library_names, set_option
 from einsight.output import print_json
 from einsight.table import Column, render_fields, render_table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: einsight passes attention-3pass --rank m --set M=65536")
-@click.argument("cascade")
+@click.argument("cascade", shell_complete=completion(library_names("cascade")))
 @click.option("--rank", metavar="RANK", help="Explain one rank, given by its name or that of its extent.")
 @set_option
 @json_option
@@ -32,7 +32,7 @@ def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_jso
     from einsum.passes import analyse_passes
 
     chosen = Cascade.load(cascade)
-    _check_settings(chosen, settings)
+    check_settings(chosen, settings)
     parts = {part for partition in chosen.partitions.values() for part in (partition.outer, partition.inner)}
     ranks = [rank] if rank else [name for name in chosen.ranks if name not in parts]
     reports = [analyse_passes(chosen, name) for name in ranks]
@@ -43,15 +43,6 @@ def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_jso
     explained = [report for report in reports if rank or report.passes == most > 1]
     texts = [_explanation(chosen, report, settings) for report in explained]
     click.echo("\n\n".join(texts if rank else [_overview(chosen, reports), *texts]))
-
-
-def _check_settings(cascade: Cascade, settings: dict[str, Setting]) -> None:
-    from einsum.errors import SpecError, nearest
-
-    known = {*cascade.variables, *cascade.parameters}
-    for name in settings:
-        if name not in known:
-            raise SpecError(f"{cascade.name} has no size '{name}'{nearest(name, known)}", key="--set")
 
 
 def _overview(cascade: Cascade, reports: list[PassReport]) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import json_option
-from einsight.output import print_json, progress_line, quantity
+from einsight.options import FILE, json_option, out_option
+from einsight.output import print_json, progress_line, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: einsight run docs/examples/fusemax-bert.yaml --out out/fusemax-bert")
-@click.argument("experiment", metavar="EXPERIMENT.yaml")
-@click.option("--out", metavar="DIR", help="Write the numbers as CSV and the figures to this folder.")
+@click.argument("experiment", type=FILE, metavar="EXPERIMENT.yaml")
+@out_option("DIR", "Write the numbers as CSV and the figures into this folder.")
 @json_option
 def command(experiment: str, out: str | None, as_json: bool) -> None:
     """Run an experiment file: simulate all of its points, print its tables, compare with its reference values."""
@@ -34,8 +34,7 @@ def command(experiment: str, out: str | None, as_json: bool) -> None:
         print_json(_document(spec, outcome))
     else:
         click.echo(_report(spec, outcome))
-    for path in written:
-        click.echo(f"wrote {path}", err=True)
+    say_written(*written)
 
 
 def _report(spec: Experiment, outcome: Outcome) -> str:

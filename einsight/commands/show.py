@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from einsight.library import KINDS, kind_of, locate
-from einsight.options import set_option
+from einsight.options import completion, json_option, library_names, out_option, set_option
+from einsight.output import print_json, say_written
 from einsum.errors import SpecError, nearest
 from einsum.files import whole_file
+from einsum.specfile import find_spec, load_yaml
 from explorer.settings import Setting
 
 _DRAWN_BY = {
@@ -24,11 +26,17 @@ _DRAWN_BY = {
 
 
 @click.command(epilog="Example: einsight show attention-1pass --out attention.svg")
-@click.argument("words", metavar="[KIND] NAME", nargs=-1, required=True)
+@click.argument(
+    "words", metavar="[KIND] NAME", nargs=-1, required=True, shell_complete=completion(lambda: [*library_names()(), *KINDS])
+)
 @set_option
-@click.option("--out", metavar="FILE.svg", help="Draw it into this SVG file instead.")
-def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | None) -> None:
-    """Show a cascade, an architecture, a mapping or a workload; NAME may be the path of a YAML file."""
+@out_option("FILE.svg", "Draw it into this file instead.")
+@json_option
+def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | None, as_json: bool) -> None:
+    """Show a cascade, an architecture, a mapping or a workload; NAME may be the path of a YAML file.
+
+    --json prints what the file says, and where it lies.
+    """
     kind, name = _chosen(words)
     package, class_name, drawer = _DRAWN_BY[kind]
     value = getattr(import_module(package), class_name).load(name)
@@ -36,14 +44,18 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
         if variable not in value.variables:
             raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, value.variables)}", key="--set")
     draw: Any = import_module(drawer)
-    if out is None:
+    if as_json:
+        path = find_spec(kind, name)
+        print_json({"kind": kind, "file": str(path), "data": load_yaml(path)})
+    elif out is None:
         click.echo(draw.draw_text(value, settings).rstrip())
+    if out is None:
         return
     if Path(out).suffix != ".svg":
         raise SpecError("the name of the drawing must end in .svg", file=out)
     with whole_file(out) as partial:
         partial.write_text(draw.draw_svg(value, settings), encoding="utf-8")
-    click.echo(f"wrote {out}", err=True)
+    say_written(out)
 
 
 def _chosen(words: tuple[str, ...]) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from einsight.options import json_option, model_options, set_option
-from einsight.output import print_json, progress_line, quantity
+from einsight.options import FILE, json_option, model_options, set_option
+from einsight.output import print_json, progress_line, quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ MOST_PHASES = 12
 
 
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
-@model_options
+@model_options(
+    cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None
+)
 @set_option
 @click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
@@ -33,8 +35,12 @@ MOST_PHASES = 12
     show_default=True,
     help="Closed form, or a simulation of every tile.",
 )
-@click.option("--trace-file", metavar="FILE", help="CSV with the counts of a run, head by head, to simulate.")
-@click.option("--trace", metavar="FILE", help="Write a timeline for Perfetto (Chrome trace format).")
+@click.option(
+    "--trace-file", type=FILE, metavar="FILE.csv", help="Read the counts of a run, head by head, and simulate that run."
+)
+@click.option(
+    "--trace", type=FILE, metavar="FILE.json", help="Write a timeline for Perfetto (fidelity event; Chrome trace format)."
+)
 @json_option
 def command(
     cascade: str | None,
@@ -84,7 +90,7 @@ def command(
                 trace=partial,
             )
     if trace:
-        click.echo(f"wrote {trace}", err=True)
+        say_written(trace)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import json_option
+from einsight.options import FILE, json_option, out_option
 from einsight.output import print_json, quantity
 from einsight.table import Column, render_fields, render_table
 
@@ -25,8 +25,8 @@ _SHOWN = 10
 
 
 @click.command(epilog="Example: einsight sweep docs/examples/fusemax-array-size.yaml --out out/array-size")
-@click.argument("spec", metavar="SPEC.yaml")
-@click.option("--out", metavar="DIR", help="Folder of the results store. A sweep that was stopped goes on here.")
+@click.argument("spec", type=FILE, metavar="SPEC.yaml")
+@out_option("DIR", "Folder of the results store. A sweep that was stopped goes on here.")
 @click.option("--dry-run", is_flag=True, help="Only say how many points there are and how long they take.")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes that evaluate points.")
 @click.option("--scheduler", metavar="ADDRESS", help="Evaluate on a Dask cluster, as in tcp://host:8786.")

@@ -6,7 +6,7 @@ changes. All chunk sizes are tried, not only those that differ in their number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -46,8 +46,24 @@ class Fused:
     common: tuple[Ranks, ...] = ()
 
 
-def least_words(fused: Fused, extents: Mapping[str, int], capacities: Sequence[int]) -> list[float]:
-    """The fewest words that any schedule of some leaves moves, for each buffer size; infinite where none fits."""
+Keeps = Callable[[Mapping[str, int]], bool]
+"""A mask: whether it keeps a point of its ranks."""
+
+
+def least_words(
+    fused: Fused,
+    extents: Mapping[str, int],
+    capacities: Sequence[int],
+    keeps: Keeps | None = None,
+    over: Ranks = (),
+) -> list[float]:
+    """The fewest words that any schedule of some leaves moves, for each buffer size; infinite where none fits.
+
+    Under a mask over some ranks, iterations without a point that it keeps are skipped.
+    """
+    _MASK[:] = [(over, keeps)] if keeps else []
+    _loads.cache_clear()
+    _distinct.cache_clear()
     sizes = tuple(sorted(extents.items()))
     best = [inf] * len(capacities)
     for moved, room in _schedules(fused, sizes):
@@ -55,6 +71,17 @@ def least_words(fused: Fused, extents: Mapping[str, int], capacities: Sequence[i
             if room <= capacity and moved < best[place]:
                 best[place] = moved
     return best
+
+
+_MASK: list[tuple[Ranks, Keeps]] = []
+
+
+def _empty(box: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a mask keeps nothing of a box."""
+    for ranks, keeps in _MASK:
+        points = product(*(range(*box[rank]) for rank in ranks))
+        return not any(keeps(dict(zip(ranks, point, strict=True))) for point in points)
+    return False
 
 
 def _schedules(fused: Fused, sizes: Path) -> Iterator[tuple[int, int]]:
@@ -70,10 +97,11 @@ def _schedules(fused: Fused, sizes: Path) -> Iterator[tuple[int, int]]:
 def _below(fused: Fused, shared: Path, grain: Path, sizes: Path) -> Iterator[tuple[int, int]]:
     room = 0
     for ranks in fused.inside:
-        whole = prod(dict(sizes)[rank] for rank in ranks)
         path = (*shared, *grain)
         room += min(
-            _room(path[:d], ranks, sizes) for d in range(len(path) + 1) if _loads(path[:d], ranks, sizes) == whole
+            _room(path[:d], ranks, sizes)
+            for d in range(len(path) + 1)
+            if _loads(path[:d], ranks, sizes) == _distinct(path[:d], ranks, sizes)
         )
     ways: Ways = [(0, room)]
     for ranks in fused.common:
@@ -115,7 +143,7 @@ def _pareto(ways: Ways) -> Ways:
 
 def _held(path: Path, tensor: Outside, sizes: Path) -> tuple[int, int]:
     loads = _loads(path, tensor.ranks, sizes)
-    whole = prod(dict(sizes)[rank] for rank in tensor.ranks)
+    whole = _distinct(path, tensor.ranks, sizes)
     return (2 * loads - whole if tensor.written else loads), _room(path, tensor.ranks, sizes)
 
 
@@ -136,7 +164,17 @@ def _loads(path: Path, ranks: Ranks, sizes: Path) -> int:
     return words
 
 
+@lru_cache(maxsize=1_000_000)
+def _distinct(path: Path, ranks: Ranks, sizes: Path) -> int:
+    """Words of all the different tiles that the loops of a path visit."""
+    boxes = _boxes(path, {rank: (0, size) for rank, size in sizes})
+    tiles = {tuple(box[rank] for rank in ranks) for box in boxes}
+    return sum(prod(end - start for start, end in tile) for tile in tiles)
+
+
 def _boxes(path: Path, box: dict[str, tuple[int, int]]) -> Iterator[dict[str, tuple[int, int]]]:
+    if _empty(box):
+        return
     if not path:
         yield box
         return

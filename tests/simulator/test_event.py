@@ -15,6 +15,7 @@ from einsum.errors import EinsightError
 from mappings.program import Dependence, Phase, Resource, Step, Stream, TileProgram
 from simulator.critical_path import recurrence_s, tile_latency_s
 from simulator.event import evaluate_events, simulate_events
+from simulator.point_stream import PointStream
 
 After = Dependence
 
@@ -277,6 +278,7 @@ class Reference:
     def __init__(self, program: TileProgram) -> None:
         (self.phase,) = program.phases
         self.resources = program.resources
+        self.pipelines = [PointStream.build(stream, program, 0).pipeline for stream in self.phase.streams]
         self.ends: dict[tuple[int, int, int, int], float] = {}  # (stream, instance, tile, step) -> end
         self.releases: dict[tuple[int, int, int, int], float] = {}
         self.busy_until: dict[object, float] = {}
@@ -354,7 +356,8 @@ class Reference:
         return dealt
 
     def start(self, now: float) -> None:
-        waiting: dict[object, list[tuple[tuple[int, ...], tuple[int, int, int, int]]]] = {}
+        waiting: dict[object, list[tuple[tuple[int, ...], tuple[int, int, int, int], tuple[int, int]]]] = {}
+        first: dict[object, tuple[int, ...]] = {}  # of an instance on a server: the next in its software pipeline
         for s, i in self.place:
             stream = self.phase.streams[s]
             kinds = self.tiles(s, i)
@@ -362,18 +365,24 @@ class Reference:
                 runs = [
                     t for t, kind in enumerate(kinds) if self.busy(step, kind) > 0 and (s, i, t, k) not in self.releases
                 ]
-                if not runs or not self.satisfied(s, i, runs[0], step, now):
+                if not runs:
+                    continue
+                unit, slot = self.place[s, i]
+                copies = 0 if step.resource is None else int(self.resources[step.resource].copies)
+                server = (s, i, k) if step.resource is None else (step.resource, unit % copies)
+                order = self.pipelines[s]
+                turn = (runs[0] + int(order.stage[k]), int(order.place[k]))
+                first[server, s, i] = min(first.get((server, s, i), turn), turn)
+                if not self.satisfied(s, i, runs[0], step, now):
                     continue
                 before = [end for (ss, ii, _, kk), end in self.releases.items() if (ss, ii, kk) == (s, i, k)]
                 if max(before, default=0.0) <= now:
-                    unit, slot = self.place[s, i]
-                    copies = 0 if step.resource is None else int(self.resources[step.resource].copies)
-                    server = (s, i, k) if step.resource is None else (step.resource, unit % copies)
-                    rank = (self.age0[s, i] + runs[0], k, s, slot, unit)
-                    waiting.setdefault(server, []).append((rank, (s, i, runs[0], k)))
-        for server, candidates in waiting.items():
-            if self.busy_until.get(server, 0.0) <= now:
-                _, key = min(candidates)
+                    rank = (self.age0[s, i] + turn[0], turn[1], s, slot, unit)
+                    waiting.setdefault(server, []).append((rank, (s, i, runs[0], k), turn))
+        for server, ready in waiting.items():
+            candidates = [each for each in ready if first[server, each[1][0], each[1][1]] == each[2]]
+            if candidates and self.busy_until.get(server, 0.0) <= now:
+                _, key, _ = min(candidates)
                 step, kind = self.phase.streams[key[0]].steps[key[3]], self.tiles(key[0], key[1])[key[2]]
                 self.busy_until[server] = self.releases[key] = now + self.busy(step, kind)
                 self.ends[key] = now + self.busy(step, kind) + self.latency(step, kind)

@@ -151,7 +151,8 @@ def test_dense_runs_have_all_heads_of_a_run_that_pruned_some() -> None:
     ("options", "message"),
     [
         ({"architecture": "fusemax"}, "the architecture 'fusemax' names no mapping for traces"),
-        ({"mapping": "flat"}, "the mapping 'flat' is a loop nest; a trace needs a pipeline of stages"),
+        ({"mapping": "flat"}, "the mapping 'flat' is a loop nest; a trace needs a plan with such a phase"),
+        ({"mapping": "gpu-only"}, "is a plan without phases over the rows of a trace; a trace needs a plan"),
         ({}, "a trace needs an architecture or a mapping to run on"),
         (
             {"architecture": "spatten", "settings": {"topk_paralelism": 2}},

@@ -1,4 +1,4 @@
-"""Steps of stages that run on drives, links and paths; other stages are those of `mappings.stage_steps`.
+"""The steps of a tile: stages that run on drives, links and paths; other stages are those of `mappings.stage_steps`.
 
 A stage on a path is one stage for each part that it passes: each starts with the first bytes that the part before it
 delivers and ends after it. A memory on the way is written and read again.
@@ -22,13 +22,12 @@ from architectures.links import EvaluatedLink
 from architectures.pages import Layout
 from einsum.errors import EinsightError, SpecError, nearest
 from mappings.movement import column
-from mappings.plan import PlanStage
 from mappings.program import Array, Step, Traffic
-from mappings.stage_steps import RowError, StageLowering, steps_at
-from mappings.stages import Move, StagePipeline
+from mappings.stage_steps import StageLowering
+from mappings.stages import Move, PlanStage
 
 
-def plan_steps(
+def tile_steps(
     stages: Sequence[PlanStage], machine: EvaluatedArchitecture, env: Mapping[str, Any], shape: tuple[int, int]
 ) -> tuple[tuple[Step, ...], dict[str, Array]]:
     """The steps of a tile, (points, classes), and what the utilization of each resource is a share of, (points, 1)."""
@@ -40,13 +39,11 @@ def plan_steps(
         owner += [place] * len(parts)
         hops += parts
     plain = tuple(_without_device(stage) if stage.on in machine.devices else stage for stage in hops)
-    lowering = StageLowering(StagePipeline.model_construct(stages=plain), machine, env, shape)
+    lowering = StageLowering(plain, machine, env, shape)
     try:
         made = {step.name: step for step in lowering.steps()}
     except EinsightError as error:  # it numbers the hops
         raise _renumbered(error, owner) from None
-    except RowError as error:
-        raise SpecError(error.sentence) from None
     for place, stage in zip(owner, hops, strict=True):
         with _located(place):
             device = machine.devices.get(stage.on or "")
@@ -57,7 +54,7 @@ def plan_steps(
     for stage in hops:
         if stage.on in machine.devices:
             peaks[str(stage.on)] = column(machine.devices[str(stage.on)].copies)
-    return steps_at(tuple(made.values()), np.arange(shape[1])), peaks
+    return tuple(made.values()), peaks
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pipelines of stages over traces: what rows become, how stages wait, and what cannot be."""
+"""Plans over the rows of a trace: what rows become, how stages wait, and what cannot be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from architectures import Architecture
 from architectures.topk import expected_quick_select
 from einsum import SpecError
 from mappings import Mapping, TileProgram
-from mappings.stage_lowering import lower_trace
+from mappings.plan_lowering import lower_plan
 from simulator.analytic import evaluate
 from simulator.event import simulate_events
 from workloads import HeadTrace
@@ -36,12 +36,15 @@ mapping: bench
 variables:
   dense: 0
   keys: where(dense, sentence_length_L, key_fetch_num)
-pipeline:
-  serial: layer_id
-  queries: query_num
-  require:
-    - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
-  stages:
+plan:
+  phases:
+  - phase: attention
+    rows:
+      serial: layer_id
+      queries: query_num
+      require:
+        - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
+    stages:
     - stage: load
       on: DRAM
       when: first_query
@@ -73,10 +76,11 @@ def rows(**columns: Any) -> HeadTrace:
 
 def lowered(trace: HeadTrace, plan: str = PLAN, points: int = 1, **settings: Any) -> TileProgram:
     mapping = Mapping.parse(plan)
-    assert mapping.pipeline is not None
+    assert mapping.plan is not None
     machine = Architecture.parse(MACHINE).evaluate(settings)
-    own = {name: value for name, value in settings.items() if name in mapping.variables}
-    return lower_trace(trace, mapping.pipeline, mapping.variables, machine, own, points)
+    definitions = {name: each for name, each in mapping.variables.items() if name not in settings}
+    given = {**machine.names(), **machine.variables, **settings}
+    return lower_plan(mapping.plan, None, machine, definitions, given, points, trace)
 
 
 def test_alike_rows_share_a_class_and_alike_layers_a_phase() -> None:
@@ -180,7 +184,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         (
             "after: [scores]",
             "after: [score]",
-            r"pipeline.*stages\[2\].after: unknown stage 'score' .did you mean 'scores'",
+            r"plan.phases\[0\].stages\[2\].after: unknown stage 'score' .did you mean 'scores'",
         ),
         ("stage: outputs", "stage: load", "the stage 'load' occurs twice"),
         (
@@ -192,17 +196,19 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         ("mac: keys * 64}", "mac: 0 - keys}", "expected a number of at least 0"),
         ("mac: keys * 64}", "exp: keys}", "the unit 'multiply' cannot run 'exp'"),
         ("DRAM: {K: {read", "DARM: {K: {read", "no memory 'DARM'"),
-        ("serial: layer_id", "serial: layer", "unknown column 'layer'"),
+        ("serial: layer_id", "serial: layer", "rows.serial: unknown column 'layer'"),
+        ("    rows:", "    tiles: 3\n    rows:", "either a series of tiles or those of a trace's rows"),
+        ("where(dense, s", "where(dens, s", "variables.keys: unknown name 'dens' .did you mean 'dense'"),
         ("dense: 0", "count: 0", "the variable 'count' has the name of a column"),
         ("on: multiply\n      ops: {mac: keys * 64}", "ops: {mac: 1}", "needs `on`"),
         ("select: {from: keys, keep: value_fetch_num}", "latency: 1", "selects nothing"),
         ("keep: value_fetch_num", "keep: keys + 1", "row 1: the stage 'select' cannot select 11 of 10 values"),
         ("ops: {mac: value_fetch_num * 64, add: 1}", "latency: 2", "has no operations"),
-        ("pipeline:", "nest: [{compute: QK, on: x}]\npipeline:", "a mapping is a nest"),
+        ("plan:", "nest: [{compute: QK, on: x}]\nplan:", "a mapping is a nest or a plan, found both"),
         ("    - stage: select", "    - stage: select\n      op: 1", "op"),
     ],
 )
-def test_mistakes_in_a_pipeline_are_refused(old: str, new: str, message: str) -> None:
+def test_mistakes_in_a_plan_over_rows_are_refused(old: str, new: str, message: str) -> None:
     assert old in PLAN
     with pytest.raises(SpecError, match=message):
         lowered(rows(key_fetch_num=10), PLAN.replace(old, new))
