@@ -10,6 +10,7 @@ from typing import Any
 from einsight.svg import LINE, Svg, text_width
 from einsight.table import WIDTH, render_fields
 from mappings import Mapping as MappingFile
+from mappings.gpu.kernel import GridLaunch
 from mappings.plan import PlanPhase
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 from mappings.stages import PlanStage
@@ -100,6 +101,8 @@ def _draw(picture: Svg, block: Block, x: float, y: float, width: float) -> None:
 def _nest(mapping: MappingFile) -> tuple[Block, ...]:
     if mapping.plan is not None:
         return tuple(_phase(phase) for phase in mapping.plan.phases)
+    if mapping.kernel is not None:
+        return tuple(_launch(launch) for launch in mapping.kernel.launches)
     units = dict.fromkeys(_units(mapping.nest))
     fills = {unit: UNITS[number % len(UNITS)] for number, unit in enumerate(units)}
     return _blocks(mapping.nest, fills)
@@ -112,6 +115,21 @@ def _phase(phase: PlanPhase) -> Block:
         return Block(f"{phase.phase}: tiles of a trace{apart}", BRANCH, _stages(phase.stages))
     values = "".join(f", {name} from {each.start}, {each.count} times" for name, each in phase.series.items())
     return Block(f"{phase.phase}: {phase.tiles} tiles{values}", BRANCH, _stages(phase.stages))
+
+
+def _launch(launch: GridLaunch) -> Block:
+    """A launch of a GPU kernel: its grid, and the loops of a thread block with their steps."""
+    fills = dict(zip(("product", "vector", "load", "store"), (*UNITS[:2], HELD, HELD), strict=True))
+    loops = tuple(
+        Block(
+            f"{loop.trips} times" if str(loop.trips) != "1" else "once",
+            BRANCH,
+            tuple(Block(step.name, fills[step.kind]) for step in loop.steps),
+        )
+        for loop in launch.loops
+    )
+    grid = ", ".join(f"{axis} {count}" for axis, count in launch.grid.items())
+    return Block(f"{launch.launch}: thread blocks along {grid}", BRANCH, loops)
 
 
 def _stages(stages: Sequence[PlanStage]) -> tuple[Block, ...]:

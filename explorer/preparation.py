@@ -106,14 +106,17 @@ def _result(name: str) -> Quantity:
 
 def _check_variables(study: Study, chosen: Combination) -> None:
     """Raise SpecError for a variable that the descriptions of a combination do not have."""
-    from simulator.simulate import design
+    from simulator.simulate import Design, design
 
     models = study.models[chosen]
-    known = design(models.cascade, models.architecture, models.mapping, models.workload).known_names()
+    described = (models.cascade, models.architecture, models.mapping, models.workload)
+    known = Design(*described, {}).known_names()
     for name in (*study.varying, *study.constants):
         if name not in known and name not in MODELS:
             shown = ", ".join(str(value) for value in chosen if isinstance(value, str))
             raise SpecError(f"unknown variable '{name}'{nearest(name, known)}; no description in {shown} has it")
+    # Raises for a cascade's size that neither a description nor the sweep gives.
+    design(*described, {name: 1 for name in (*study.varying, *study.constants) if name not in MODELS})
 
 
 def _checked(study: Study, candidates: Inputs, usual: bool) -> Study:

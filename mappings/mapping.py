@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+from mappings.gpu.kernel import GpuKernel
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
 
@@ -82,7 +83,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping file: its header, its nest or plan of phases, and its table if it has one."""
+    """A mapping file: its header, its nest, plan of phases or GPU kernel, and its table if it has one."""
 
     header: Header
     nest: tuple[Node, ...]
@@ -90,6 +91,7 @@ class Mapping:
     table: Table | None = None
     file: str | None = None
     plan: PhasePlan | None = None
+    kernel: GpuKernel | None = None
 
     @property
     def name(self) -> str:
@@ -117,26 +119,39 @@ class Mapping:
         """The mapping that YAML text or its data describes."""
         data = parse_yaml(source, file) if isinstance(source, str) else source
         try:
-            bodies = [name for name in ("nest", "plan") if name in data]
+            bodies = [name for name in ("nest", "plan", "kernel") if name in data]
             if not bodies:
                 raise SpecError(f"the field 'nest' is missing{nearest('nest', data)}")
             if len(bodies) > 1:
-                raise SpecError("a mapping is a nest or a plan, found both", key=bodies[1])
+                raise SpecError("a mapping is a nest, a plan or a GPU kernel, found two of them", key=bodies[1])
             header = Header.model_validate({key: value for key, value in data.items() if key not in bodies})
             plan = parse_plan(data["plan"], "plan") if "plan" in data else None
             nest = parse_nest(data["nest"], "nest") if "nest" in data else ()
+            kernel = _load_kernel(data["kernel"], file) if "kernel" in data else None
             table = None if header.rows is None else _read_table(header.rows, file)
         except ValidationError as error:
             raise pydantic_error(error, file, Header) from None
         except EinsightError as error:
             raise error.located(file=file) from None
-        return cls(header, nest, data, table, file, plan)
+        return cls(header, nest, data, table, file, plan, kernel)
 
     def save(self, path: str | Path) -> None:
         """Write the mapping as YAML (its table stays where it is)."""
         import yaml
 
         Path(path).write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _load_kernel(name: Any, file: str | None) -> GpuKernel:
+    """The description of a GPU kernel: one of the library's, or a YAML file beside the mapping."""
+    if not isinstance(name, str):
+        raise SpecError(f"expected the name of a GPU kernel, found {name!r}", key="kernel")
+    path = Path(name)
+    beside = Path(file).parent / path if file is not None and path.suffix in (".yaml", ".yml") else path
+    try:
+        return GpuKernel.load(beside)
+    except EinsightError as error:
+        raise error if error.file else error.located(key="kernel") from None
 
 
 def _read_table(rows: Rows, file: str | None) -> Table:

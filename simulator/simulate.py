@@ -146,6 +146,8 @@ def design(
 
 def build_program(chosen: Design) -> TileProgram:
     """The tile program of a design; `mappings.nest.StructureVaries` when its points differ in structure."""
+    if chosen.mapping.kernel is not None:
+        return kernel_program(chosen)
     if chosen.mapping.plan is not None:
         return plan_program(chosen)
     env = chosen.environment()
@@ -179,6 +181,22 @@ def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
     assert chosen.mapping.plan is not None
     try:
         return lower_plan(chosen.mapping.plan, chosen.cascade, machine, definitions, given, chosen.points, trace)
+    except EinsightError as error:
+        raise error.located(file=chosen.mapping.file) from None
+
+
+def kernel_program(chosen: Design) -> TileProgram:
+    """The tile program of a GPU kernel at one design point; the mapping's variables are its arguments."""
+    from mappings.gpu.lowering import lower as lower_kernel
+
+    # A kernel's grid is enumerated, so all its numbers are plain ones.
+    settings = {name: value.item() if isinstance(value, np.ndarray) else value for name, value in chosen.settings.items()}
+    chosen = replace(chosen, settings=settings)
+    assert chosen.mapping.kernel is not None
+    machine = chosen.architecture.evaluate(settings)
+    env = chosen.environment()
+    try:
+        return lower_kernel(chosen.mapping.kernel, machine, {name: env[name] for name in chosen.mapping.variables})
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
 
@@ -239,7 +257,7 @@ def _evaluated(
     chosen: Design, places: NDArray[np.intp], end_to_end: bool, fidelity: str, trace: str | Path | None
 ) -> list[tuple[NDArray[np.intp], Result]]:
     """Results by groups of points whose programs have the same structure."""
-    if chosen.points > 1 and chosen.mapping.plan is None and needs_single_points(chosen.cascade):
+    if chosen.points > 1 and _one_by_one(chosen):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
@@ -260,6 +278,13 @@ def _evaluated(
 
         result = evaluate_events(program, trace=trace)
     return [(places, result)]
+
+
+def _one_by_one(chosen: Design) -> bool:
+    """Whether the points of a design have to be evaluated one after another."""
+    if chosen.mapping.plan is not None:
+        return False
+    return chosen.mapping.kernel is not None or needs_single_points(chosen.cascade)
 
 
 def split_by_structure(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:
