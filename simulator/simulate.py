@@ -190,7 +190,9 @@ def kernel_program(chosen: Design) -> TileProgram:
     from mappings.gpu.lowering import lower as lower_kernel
 
     # A kernel's grid is enumerated, so all its numbers are plain ones.
-    settings = {name: value.item() if isinstance(value, np.ndarray) else value for name, value in chosen.settings.items()}
+    settings = {
+        name: value.item() if isinstance(value, np.ndarray) else value for name, value in chosen.settings.items()
+    }
     chosen = replace(chosen, settings=settings)
     assert chosen.mapping.kernel is not None
     machine = chosen.architecture.evaluate(settings)
