@@ -107,6 +107,7 @@ def test_a_continuous_range_is_no_grid() -> None:
         ({"objectives": ["limit"]}, "'limit' is text"),
         ({"constraints": ["bound_by == 3"]}, "constraints: text is compared with a number"),
         ({"objectives": ["latecny"]}, "did you mean 'latency'"),
+        ({"columns": {}, "objectives": ["latency_ss"]}, "did you mean 'latency_s'"),
     ],
 )
 def test_names_that_mean_nothing_are_refused_before_anything_runs(
