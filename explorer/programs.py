@@ -10,7 +10,7 @@ from explorer.study import Combination, Study
 from explorer.sweep import MODELS
 from simulator.point_program import PointProgram
 
-FEWEST_POINTS = 20_000
+FEWEST_POINTS = 5_000
 """Points of a sweep from which on programs are worth the time that finding them takes."""
 CANDIDATES = 4096
 """Points of a sweep that programs are looked for at."""
