@@ -10,7 +10,7 @@ EXTRAS := test
 # Processes of the test run: one for each core, at most eight.
 JOBS := auto
 
-.PHONY: run test lint slow benchmark clean
+.PHONY: run test lint slow benchmark docs outputs clean
 
 run: $(VENV)/.installed
 	$(BIN)/einsight run docs/examples/fusemax-bert.yaml --out out/fusemax-bert
@@ -27,6 +27,15 @@ slow: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 benchmark: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 	$(BIN)/python -m pytest -m benchmark tests/benchmarks
+
+# The documentation, from disk: site/index.html. A broken link fails.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+# Run every block of README.md and docs/*.md and write what it prints into the page.
+outputs: $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+	$(BIN)/python -m tests.docs.blocks
 
 clean:
 	rm -rf $(VENV) build out site *.egg-info

@@ -6,8 +6,9 @@ Every number is an expression of the architecture's variables, so that one descr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, Self
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +27,10 @@ from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequenc
 from einsum.description import Description
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, resolve
+from einsum.specfile import find_spec, load_yaml, parse_yaml
+
+MOST_ANCESTORS = 8
+"""Descriptions that may build on one another; more are taken for a circle."""
 
 
 class Architecture(Description):
@@ -60,6 +65,15 @@ class Architecture(Description):
     area: Area | None = None
     """Silicon area of the whole; the sum over its parts when omitted, if each of them gives its own."""
     KIND: ClassVar[str] = "architecture"
+
+    @classmethod
+    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Self:
+        """The architecture in YAML text or its data; with `like: NAME` it is that one, except for what it says itself.
+
+        `NAME` is an architecture of the library, or a file whose path starts in the folder of this one. Variables and
+        parts are replaced one by one, by name.
+        """
+        return super().parse(_completed(parse_yaml(source, file) if isinstance(source, str) else source, file), file)
 
     def check(self) -> None:
         """SpecError for a value that is out of range with the default values of the variables."""
@@ -144,10 +158,34 @@ class Architecture(Description):
                 taken.add(name)
         passed = {*self.memories, *self.links}
         for name, route in self.paths.items():
-            for hop in route.over:
+            for place, hop in enumerate(route.over):
+                if hop in route.over[:place]:
+                    raise SpecError(f"the path passes '{hop}' twice", key=f"paths.{name}.over[{place}]")
                 if hop not in passed:
                     message = f"'{hop}' is neither a link nor a memory{nearest(hop, passed)}"
                     raise SpecError(message, key=f"paths.{name}.over")
+
+
+def _completed(data: Mapping[str, Any], file: str | None, ancestors: int = 0) -> Mapping[str, Any]:
+    """The description with everything that it takes over from the one that it is like."""
+    if "like" not in data:
+        return data
+    name = data["like"]
+    if not isinstance(name, str):
+        raise SpecError(f"expected the name of an architecture, found {name!r:.60}", file=file, key="like")
+    if ancestors == MOST_ANCESTORS:
+        raise SpecError(f"more than {MOST_ANCESTORS} architectures build on one another", file=file, key="like")
+    beside = Path(file or "").parent / name
+    try:
+        path = find_spec("architecture", beside if beside.is_file() else name)
+    except SpecError as error:
+        raise error.located(file=file, key="like") from None
+    merged = dict(_completed(load_yaml(path), str(path), ancestors + 1))
+    for key, value in data.items():
+        if key != "like":
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = {**merged[key], **value} if both else value
+    return merged
 
 
 def _total_area(parts: Iterable[EvaluatedMemory | EvaluatedUnit | EvaluatedSelector]) -> Number | None:

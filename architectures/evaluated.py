@@ -57,17 +57,25 @@ class EvaluatedMemory:
         """Bytes that one access moves."""
         return self.access_bits / 8
 
-    def bus_bytes(self, pieces: Any, piece_bytes: Any) -> NDArray[np.float64]:
-        """Bytes that the bus is busy with while so many scattered pieces of a size move: whole transactions.
+    def fetched_bytes(self, pieces: Any, piece_bytes: Any) -> NDArray[np.float64]:
+        """Bytes that move when so many scattered pieces of a size are wanted: whole transactions.
 
-        A piece takes as many transactions as it fills or begins (it starts at the boundary of one). The transactions
-        are spread over the channels in turn, so the busiest channel has at most one more than the others; the bytes
-        are those of the busiest one times the channels.
+        A piece takes as many transactions as it fills or begins (it starts at the boundary of one). A piece that is
+        shared with others counts in part.
         """
         pieces, piece_bytes, unit = np.broadcast_arrays(*map(np.asarray, (pieces, piece_bytes, self.transaction_bytes)))
-        whole = np.ceil(pieces) * np.ceil(piece_bytes / np.where(unit > 0, unit, 1))
-        rounded = np.ceil(whole / self.channels) * self.channels * unit
-        return np.asarray(np.where(unit > 0, rounded, pieces * piece_bytes), dtype=np.float64)
+        whole = pieces * np.ceil(piece_bytes / np.where(unit > 0, unit, 1)) * unit
+        return np.asarray(np.where(unit > 0, whole, pieces * piece_bytes), dtype=np.float64)
+
+    def bus_bytes(self, fetched: Any) -> NDArray[np.float64]:
+        """Bytes that the bus could have moved while it is busy with `fetched` bytes of whole transactions.
+
+        The transactions are spread over the channels in turn, so the busiest channel has at most one more than the
+        others; the bytes are those of the busiest one times the channels.
+        """
+        unit = np.asarray(self.transaction_bytes)
+        row = np.where(unit > 0, unit, 1) * self.channels
+        return np.asarray(np.where(unit > 0, np.ceil(fetched / row) * row, fetched), dtype=np.float64)
 
 
 @dataclass(frozen=True)

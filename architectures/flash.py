@@ -31,6 +31,7 @@ from architectures.quantity import (
     Size,
 )
 from architectures.queueing import Station, throughput_per_s
+from einsum.errors import SpecError
 from einsum.expressions import Expression
 
 Array = NDArray[np.float64]
@@ -74,8 +75,10 @@ class Flash(Part):
 
     def evaluate(self, name: str, env: Env) -> EvaluatedFlash:
         """The drive with the variables in `env`."""
-        page = SIZE.evaluate(self.page, env, "page")
-        sector = page if self.sector is None else SIZE.evaluate(self.sector, env, "sector")
+        page = _whole_bytes(self.page, env, "page")
+        sector = page if self.sector is None else _whole_bytes(self.sector, env, "sector")
+        if np.any(np.greater(sector, page)):
+            raise SpecError(f"'{self.sector}' is more than a page, '{self.page}'", key="sector")
         capacity = optional(SIZE, self.capacity, env, "capacity")
         picked = optional(BANDWIDTH, self.filter_bandwidth, env, "filter_bandwidth")
         return EvaluatedFlash(
@@ -192,6 +195,14 @@ class EvaluatedFlash:
         """Energy of each action: reading and programming a page."""
         yield "read", self.read_energy_j
         yield "write", self.write_energy_j
+
+
+def _whole_bytes(size: Expression, env: Env, key: str) -> Number:
+    """A size of whole bytes."""
+    found = SIZE.evaluate(size, env, key)
+    if np.any(np.mod(found, 1)):
+        raise SpecError(f"'{size}' is {np.ravel(found)[0]:g} bytes, expected a whole number of them", key=key)
+    return found
 
 
 def _column(value: Number) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import Field
 
 from architectures.parts import Env, Part
@@ -28,6 +29,7 @@ from architectures.quantity import (
     Positive,
     Size,
 )
+from einsum.errors import SpecError
 from einsum.expressions import Expression
 
 
@@ -56,9 +58,12 @@ class Link(Part):
         payload = SIZE.evaluate(self.payload, env, "payload")
         carried = payload / (payload + SIZE.evaluate(self.overhead, env, "overhead"))
         raw = COUNT.evaluate(self.lanes, env, "lanes") * BANDWIDTH.evaluate(self.lane_rate, env, "lane_rate")
+        code = POSITIVE.evaluate(self.line_code, env, "line_code")
+        if np.any(np.greater(code, 1)):
+            raise SpecError(f"'{self.line_code}' is above 1, expected a share of the raw bits", key="line_code")
         return EvaluatedLink(
             name=name,
-            bandwidth_bytes_per_s=raw * POSITIVE.evaluate(self.line_code, env, "line_code") * carried,
+            bandwidth_bytes_per_s=raw * code * carried,
             latency_s=DURATION.evaluate(self.latency, env, "latency"),
             energy_j=ENERGY.evaluate(self.energy, env, "energy"),
             copies=COUNT.evaluate(self.copies, env, "copies"),

@@ -40,9 +40,13 @@ def throughput_per_s(requests: ArrayLike, delay_s: ArrayLike, stations: Sequence
     servers = [np.asarray(station.servers, dtype=np.float64) for station in stations]
     service = [np.asarray(station.service_s, dtype=np.float64) for station in stations]
     shape = np.broadcast_shapes(count.shape, delay.shape, *(each.shape for each in (*servers, *service)))
+    if len(shape) == 2 and shape[1] > 1 and all(map(_constant, (count, delay, *servers, *service))):
+        first = [Station(_first(n), _first(s)) for n, s in zip(servers, service, strict=True)]
+        return np.broadcast_to(throughput_per_s(_first(count), _first(delay), first), shape)
     response = [np.broadcast_to(each, shape) for each in service]
     rate = count / (delay + sum(response, np.zeros(shape)))
-    limit = np.min([np.broadcast_to(n / s, shape) for n, s in zip(servers, service, strict=True)], axis=0)
+    busiest = np.max([np.broadcast_to(s / n, shape) for n, s in zip(servers, service, strict=True)], axis=0)
+    limit = np.divide(1.0, busiest, out=np.full(shape, np.inf), where=busiest > 0)
     for _ in range(_STEPS):
         seen = np.minimum(rate, limit) * (count - 1) / count
         found = []
@@ -57,3 +61,12 @@ def throughput_per_s(requests: ArrayLike, delay_s: ArrayLike, stations: Sequence
         if settled:
             break
     return np.asarray(np.minimum(rate, limit), dtype=np.float64)
+
+
+def _constant(values: Array) -> bool:
+    """Whether all values along the last axis are equal: many tile classes then need one solution."""
+    return values.ndim == 0 or bool((values == values[..., :1]).all())
+
+
+def _first(values: Array) -> Array:
+    return values[..., :1] if values.ndim else values

@@ -2,8 +2,9 @@
 
 from bounds.command import parse_memory_sizes, run_bounds
 from bounds.engine import LABELS, LowerBound, lower_bound
+from bounds.measured import Measurement
 from bounds.reader import read_problem
-from bounds.report import BoundsReport, BoundsRow, Measurement, analyse
+from bounds.report import BoundsReport, BoundsRow, OwnSchedule, analyse
 from bounds.verify import verify
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "BoundsRow",
     "LowerBound",
     "Measurement",
+    "OwnSchedule",
     "analyse",
     "lower_bound",
     "parse_memory_sizes",

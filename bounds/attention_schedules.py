@@ -10,6 +10,7 @@ word. Elements that are streamed take one word.
     column tiles    tiles of Bj keys by Bi queries; K and V of the tile resident or not; O and statistics go to and fro
     two phases      scores written once and read back: a tiling for each product
     value chunks    Bl output columns at a time; the scores are recomputed for each chunk
+    kept columns    row tiles with Q and O resident; up to r keys and values stay from one tile to the next
     ring            one row after the other, K and V kept as long as a later row needs them: compulsory words
 """
 
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 
 from bounds.pattern import Pattern
 from bounds.staircase import Staircase
-from bounds.tiles import TileSums, breakpoints
+from bounds.tiles import TileSums, breakpoints, thinned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+MOST_SIDES = 512
+MOST_KEPT_TILES, KEPT_STEPS = 48, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,11 @@ class Heads:
 
 def best_schedules(heads: Heads) -> Staircase:
     """The staircase of all templates at all tile sizes worth a try, for all copies."""
+    return Staircase.merged([plain_tilings(heads), _kept_columns(heads).scaled(heads.copies)])
+
+
+def plain_tilings(heads: Heads) -> Staircase:
+    """The staircase of the templates that keep no column from one tile to the next, for all copies."""
     parts = [*_row_tiles(heads), *_column_tiles(heads), _value_chunks(heads), _ring(heads)]
     two_phases = Staircase.sequence("two-phase", first_phase(heads), second_phase(heads))
     return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
@@ -76,7 +84,7 @@ def best_schedules(heads: Heads) -> Staircase:
 def _row_tiles(heads: Heads) -> list[Staircase]:
     d, dv, rows = heads.d, heads.dv, heads.rows
     tiles = heads.row_tiles
-    height, width = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    height, width = tiles.sizes[:, None], _across(tiles)
     visits = tiles.visits(width[0])
     streamed = (tiles.needed * (d + dv))[:, None]
     found = []
@@ -91,7 +99,7 @@ def _row_tiles(heads: Heads) -> list[Staircase]:
 def _column_tiles(heads: Heads) -> list[Staircase]:
     d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
     tiles = heads.column_tiles
-    width, height = tiles.sizes[:, None], breakpoints(int(tiles.largest.max()))[None, :]
+    width, height = tiles.sizes[:, None], _across(tiles)
     visits = tiles.visits(height[0])
     needed = tiles.needed[:, None]
     shorter = np.minimum(height, width)
@@ -112,7 +120,7 @@ def first_phase(heads: Heads) -> Staircase:
     height, width = by_rows.sizes, by_columns.sizes
     q_held = _single("Q resident", height, height * (d + 1) + 2, rows * d + d * by_rows.needed + pairs)
     k_held = _single("K resident", width, width * (d + 1) + 2, columns * d + d * by_columns.needed + pairs)
-    across = breakpoints(int(by_rows.largest.max()))[None, :]
+    across = _across(by_rows)
     space = height[:, None] * across + np.minimum(height[:, None], across) + 2
     words = by_rows.visits(across[0]) * d + (d * by_rows.needed)[:, None] + pairs
     return Staircase.merged([q_held, k_held, _pairs("S tiles", height[:, None], across, space, words)])
@@ -135,6 +143,26 @@ def _value_chunks(heads: Heads) -> Staircase:
     return _pairs("value chunks", height, chunk, height * (d + chunk + 1 + heads.statistics) + 2, words)
 
 
+def _kept_columns(heads: Heads) -> Staircase:
+    """Few tiles only: with many of them a kept column saves less than the rows that its words could hold."""
+    d, dv, tiles = heads.d, heads.dv, heads.row_tiles
+    row = d + dv + 1 + heads.statistics
+    found: list[tuple[int, int, int, int]] = []  # height, kept columns, space, words
+    for k in np.flatnonzero(-(-heads.rows // tiles.sizes) <= MOST_KEPT_TILES)[:-1].tolist():
+        height = int(tiles.sizes[k])
+        overlaps = tiles.overlaps(height)
+        room = int(tiles.sizes[k + 1] - height) * row // (d + dv) + 1  # beyond it a higher tile fits instead
+        kept = np.unique(np.linspace(1, max(1, min(room, int(overlaps.max()))), KEPT_STEPS).astype(np.int64))
+        saved = np.minimum(kept[:, None], overlaps).sum(axis=1)
+        words = (heads.rows + int(tiles.needed[k]) - saved) * (d + dv)
+        space = height * row + 2 + kept * (d + dv)
+        found += zip([height] * kept.size, kept.tolist(), space.tolist(), words.tolist(), strict=True)
+    if not found:
+        return Staircase.of([], [], str)
+    heights, columns, spaces, moved = (np.array(column) for column in zip(*found, strict=True))
+    return Staircase.of(spaces, moved, lambda k: f"kept columns {heights[k]}x{columns[k]}")
+
+
 def ring_length(pattern: Pattern) -> int:
     """The most columns alive at once when rows run in order: from a column's first row to its last."""
     first, last = pattern.transposed().spans()
@@ -148,6 +176,11 @@ def _ring(heads: Heads) -> Staircase:
     d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
     length = np.array([ring_length(heads.pattern)])
     return _single("ring", length, length * (d + dv + 1) + 3, np.array([(rows + columns) * (d + dv)]))
+
+
+def _across(tiles: TileSums) -> Ints:
+    """The second side of tiles; all sizes that matter up to 65,536 columns, the others spaced evenly."""
+    return thinned(breakpoints(int(tiles.largest.max())), MOST_SIDES)[None, :]
 
 
 def _held(**held: int) -> str:

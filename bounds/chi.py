@@ -66,10 +66,10 @@ def count_segments(chi: Chi, volume: float, memory: Floats) -> Segments:
 
     `full` is -1 where one segment holds everything: then R is the least X with chi(X) >= volume.
     """
-    grid = np.geomspace(2.0**-6, 2.0**9, 46)
+    grid = np.geomspace(2.0**-6, 2.0**9, 256)
     best = _count(chi, volume, memory[:, None], memory[:, None] * grid)
-    for spread in (1.3, 1.06, 1.012):
-        around = best.length[:, None] * np.geomspace(1 / spread, spread, 15)
+    for spread, steps in ((1.08, 61), (1.004, 31)):
+        around = best.length[:, None] * np.geomspace(1 / spread, spread, steps)
         best = _better(best, _count(chi, volume, memory[:, None], around))
     return best
 

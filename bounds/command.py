@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from architectures import Architecture
+from architectures import Architecture, EvaluatedArchitecture
+from bounds.attention_schedules import Heads
+from bounds.heads import heads_of
+from bounds.measured import Measurement, read_measurements
 from bounds.pattern import Pattern
-from bounds.reader import score_ranks
-from bounds.report import BoundsReport, Measurement, analyse
+from bounds.reader import read_problem, score_ranks
+from bounds.report import BoundsReport, OwnSchedule, analyse
 from einsum.cascade import Cascade
-from einsum.errors import SpecError
+from einsum.errors import SpecError, refuse_unknown
 from einsum.evaluation import Name
-from einsum.specfile import list_library
 from einsum.units import parse_quantity
 
 Floats = NDArray[np.float64]
 MOST_SIZES = 10_000
+MARKED = ("h100-sxm", "fusemax", "flat-cloud", "tpu-v4i")  # a GPU, two research designs and a TPU: enough for a plot
 DEFAULT_SIZES = "16KiB:64MiB:log"
 
 
@@ -35,31 +37,41 @@ def run_bounds(
     schedules: str | Sequence[str] = (),
     label: str = "recompute-safe",
     architecture: str | None = None,
+    architecture_settings: Mapping[str, Any] | None = None,
     measured: str | Path | None = None,
+    own: Sequence[OwnSchedule] = (),
     out: str | Path | None = None,
 ) -> BoundsReport:
     """Analyse a cascade as the command's options say, and write the report to `out` when it is given.
 
     Without `fast_memory` the sizes are the architecture's bounded memories, level by level, or 16 KiB to 64 MiB.
+    `architecture_settings` are values for the architecture's variables, looked up in `settings` when not given.
     The settings N (length of sequences) and d (width of heads) stand for several extents, see `complete_sizes`.
     """
     chosen = Cascade.load(cascade) if isinstance(cascade, str) else cascade
-    memories = _memories(architecture, settings) if architecture else {}
+    check_names(chosen, settings, architecture)
+    sizes = complete_sizes(chosen, settings)
+    memories = _memories(architecture, architecture_settings or settings) if architecture else {}
     if fast_memory is not None or not memories:
         words = parse_memory_sizes(fast_memory or DEFAULT_SIZES, word_bytes)
+        levels = {}
     else:
         words = np.unique(np.floor(np.array(list(memories.values())) / word_bytes))
+        levels = memories
     names = [name.strip() for name in schedules.split(",") if name.strip()] if isinstance(schedules, str) else schedules
+    known = {name: value for name, value in sizes.items() if name in {*chosen.parameters, *chosen.variables}}
     report = analyse(
         chosen,
-        complete_sizes(chosen, settings),
+        known,
         words,
         mask=mask,
         word_bytes=word_bytes,
         schedules=names,
         label=label,
+        own=own,
+        levels=levels,
         memories=memories or known_memories(),
-        measured=read_measurements(measured) if measured else (),
+        measured=_measured(measured, chosen, known, mask, word_bytes) if measured else (),
     )
     if out is not None:
         report.write(out)
@@ -78,14 +90,14 @@ def parse_memory_sizes(text: str, word_bytes: float = 2) -> Floats:
     if len(parts) == 1:
         return np.array([_words(part.strip(), word_bytes, text) for part in parts[0].split(",")], float)
     if len(parts) not in (3, 4) or parts[2] not in ("log", "lin") or (parts[2] == "lin" and len(parts) == 3):
-        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="fast-memory")
+        raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="--fast-memory")
     low, high = _words(parts[0], word_bytes, text), _words(parts[1], word_bytes, text)
     if high < low:
-        raise SpecError(f"the range '{text}' ends below its start", key="fast-memory")
+        raise SpecError(f"the range '{text}' ends below its start", key="--fast-memory")
     if len(parts) == 3:
         return np.array([low * 2**k for k in range(int(np.floor(np.log2(high / low) + 1e-9)) + 1)], float)
     if not parts[3].isdecimal() or not 2 <= int(parts[3]) <= MOST_SIZES:
-        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="fast-memory")
+        raise SpecError(f"expected 2 to {MOST_SIZES} sizes, found '{parts[3]}' in '{text}'", key="--fast-memory")
     spaced = np.geomspace if parts[2] == "log" else np.linspace
     return np.unique(np.round(spaced(low, high, int(parts[3]))))
 
@@ -95,10 +107,19 @@ def _words(text: str, word_bytes: float, whole: str) -> int:
     try:
         words = float(text) if plain else parse_quantity(text, "bytes") / word_bytes
     except SpecError as error:
-        raise SpecError(f"{error.message} in '{whole}'", key="fast-memory") from None
+        raise SpecError(f"{error.message} in '{whole}'", key="--fast-memory") from None
     if words < 1:
-        raise SpecError(f"a fast memory of '{text}' is less than one word", key="fast-memory")
+        raise SpecError(f"a fast memory of '{text}' is less than one word", key="--fast-memory")
     return int(words)
+
+
+def check_names(
+    cascade: Cascade, settings: Mapping[str, Any], architecture: str | None, more: Iterable[str] = ()
+) -> None:
+    """SpecError for a setting that neither the cascade nor the architecture nor `more` knows, nor the shorthands."""
+    known = {*cascade.parameters, *cascade.variables, "N", "d", *more}
+    known |= set(Architecture.load(architecture).known_names) if architecture else set()
+    refuse_unknown(settings, known)
 
 
 def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +133,10 @@ def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, A
     shorthands = [name for name in ("N", "d") if name in sizes and name not in cascade.parameters]
     if not missing or not shorthands:
         return sizes
-    roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
+    try:
+        roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
+    except SpecError as error:
+        raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="set") from None
     values = {
         "N": {_extent(cascade, rank) for rank in roles.positions},
         "d": {_extent(cascade, rank) for rank in roles.widths},
@@ -145,10 +169,20 @@ def _memories(architecture: str, settings: Mapping[str, Any]) -> dict[str, float
     return found
 
 
+def on_chip_bytes(machine: EvaluatedArchitecture) -> float:
+    """All memory inside the outermost one, registers included (one word for each element that names none)."""
+    memories = sum(float(m.capacity_bytes) * float(m.copies) for m in list(machine.memories.values())[1:])
+    words = sum(
+        float(unit.elements) * float(unit.copies) * float(unit.registers.words if unit.registers else 1)
+        for unit in machine.units.values()
+    )
+    return memories + words * float(machine.word_bytes)
+
+
 def known_memories() -> dict[str, float]:
-    """Memories of the library's architectures at their default sizes: marks that show where real machines are."""
+    """Memories of some of the library's machines at their default sizes: marks that show where real ones are."""
     found: dict[str, float] = {}
-    for name in list_library("architecture"):
+    for name in MARKED:
         try:
             found |= {f"{name} {level}": size for level, size in _memories(name, {}).items()}
         except SpecError:
@@ -156,31 +190,9 @@ def known_memories() -> dict[str, float]:
     return found
 
 
-def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
-    """Measured traffic from a CSV file with the columns name, traffic_bytes and, if known, fast_memory_bytes.
-
-    Numbers may have units ("1.5 GiB"). SpecError names the line of a mistake.
-    """
-    file = str(path)
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            table = csv.DictReader(stream)
-            columns = set(table.fieldnames or ())
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError(f"the measurements cannot be read: {error}", file=file) from None
-    if not {"name", "traffic_bytes"} <= columns:
-        raise SpecError(
-            f"expected the columns name and traffic_bytes, found {', '.join(sorted(columns)) or 'none'}", file=file
-        )
-    found = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            traffic = parse_quantity(row["traffic_bytes"] or "", "bytes")
-            memory = parse_quantity(row["fast_memory_bytes"], "bytes") if row.get("fast_memory_bytes") else None
-        except SpecError as error:
-            raise error.located(file=file, key=f"line {line}") from None
-        if traffic <= 0 or (memory is not None and memory <= 0):
-            raise SpecError("traffic and fast memory must be positive", file=file, key=f"line {line}")
-        found.append(Measurement(row["name"] or f"line {line}", traffic, memory))
-    return tuple(found)
+def _measured(
+    path: str | Path, cascade: Cascade, sizes: Mapping[str, Any], mask: str | Pattern | None, word_bytes: float
+) -> tuple[Measurement, ...]:
+    heads = heads_of(read_problem(cascade, sizes, mask, word_bytes))
+    name = mask if isinstance(mask, str) else None
+    return read_measurements(path, heads if isinstance(heads, Heads) else None, name, word_bytes)

@@ -79,7 +79,8 @@ def inequalities(program: Program) -> tuple[Inequality, ...]:
         if conditions is None:
             continue
         matrix, dims = conditions
-        for corner in _corners(matrix, dims, len(program.arrays) + len(free)):
+        prices = [log(program.extents[loop]) for loop in free]
+        for corner in _corners(matrix, dims, len(program.arrays), prices):
             s, t = corner[: len(program.arrays)], corner[len(program.arrays) :]
             powers = tuple((loop, e) for loop, e in zip(free, t, strict=True) if e)
             candidate = Inequality(tuple(capped), cap, s, powers)
@@ -122,15 +123,19 @@ def blocks(loops: tuple[str, ...], program: Program) -> list[tuple[str, ...]]:
     return [tuple(loop for loop in loops if loop in group) for group in found]
 
 
-def _corners(matrix: list[list[int]], dims: list[int], size: int) -> list[tuple[Fraction, ...]]:
-    """Corners of {x >= 0, matrix x >= dims} in `size` variables, exact, without those that another one dominates."""
+def _corners(matrix: list[list[int]], dims: list[int], arrays: int, prices: list[float]) -> list[tuple[Fraction, ...]]:
+    """Corners of {x >= 0, matrix x >= dims}, exact, without those that another one dominates.
+
+    The variables are the exponents of `arrays` arrays, then those of the loops whose log extents are `prices`.
+    """
+    size = arrays + len(prices)
     rows = sorted({(*row, dim) for row, dim in zip(matrix, dims, strict=True)})
     a = np.array([row[:-1] for row in rows], float).reshape(len(rows), size)
     b = np.array([row[-1] for row in rows], float)
     if not rows:
         return [(Fraction(0),) * size]
     systems = comb(len(rows) + size, size)
-    points = _by_enumeration(a, b) if systems <= MOST_CORNER_SYSTEMS else _by_programs(a, b)
+    points = _by_enumeration(a, b) if systems <= MOST_CORNER_SYSTEMS else _by_programs(a, b, prices)
     exact: set[tuple[Fraction, ...]] = set()
     for point in points:
         x = tuple(Fraction(float(v)).limit_denominator(64) for v in point)
@@ -153,21 +158,28 @@ def _by_enumeration(a: Floats, b: Floats) -> Floats:
     return np.unique(np.round(points[feasible], 9), axis=0)
 
 
-def _by_programs(a: Floats, b: Floats, directions: int = 60) -> Floats:
+def _by_programs(a: Floats, b: Floats, prices: list[float], directions: int = 30) -> Floats:
+    """Corners that are best for some words of the arrays: log words at the arrays, log extents at the loops.
+
+    With the same words for all arrays, then with words that differ by random factors.
+    """
     from scipy.optimize import linprog
 
     generator = np.random.default_rng(0)
-    costs = np.exp(generator.normal(0.0, 1.5, (directions, a.shape[1])))
+    arrays = a.shape[1] - len(prices)
+    log_words = np.geomspace(0.5, 40.0, directions)[:, None] * np.ones(arrays)
+    spread = np.maximum(log_words + generator.normal(0.0, 2.0, log_words.shape), 1e-3)
+    costs = [np.concatenate([own, np.maximum(prices, 1e-3)]) for own in (*log_words, *spread)]
     solved = [linprog(cost, A_ub=-a, b_ub=-b, bounds=(0, None), method="highs") for cost in costs]
     return np.array([result.x for result in solved if result.status == 0]).reshape(-1, a.shape[1])
 
 
 def fiber_caps(program: Program) -> Program:
-    """The program with a cap for every set of loops that dimensions tie together, in place of exponents for them."""
+    """The program with a cap for every set of loops that dimensions tie together, besides exponents for each loop."""
     tied = [loop for block in blocks(program.loops, program) if len(block) > 1 for loop in block]
     caps = tuple(
         (chosen, float(prod(program.extents[loop] for loop in chosen)))
         for count in range(len(tied) + 1)
         for chosen in combinations(tied, count)
     )
-    return replace(program, caps=caps, extents={k: v for k, v in program.extents.items() if k not in tied})
+    return replace(program, caps=caps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from bounds.pattern import Blocks, Intervals, Pattern
 from einsum.conditions import Comparison
 from einsum.errors import SpecError, nearest
 from einsum.masks import NotIntervals, solve
+
+if TYPE_CHECKING:
+    from einsum.cascade import Cascade
 
 Ints = NDArray[np.int64]
 MOST_POINTS = 1 << 24
@@ -36,6 +39,19 @@ def named_mask(mask: str, rows: int, columns: int) -> Pattern:
     if kind == "blocks" and value:
         return _blocks_of_file(Path(value), rows, columns)
     raise SpecError(f"unknown mask '{mask}'{nearest(mask, MASKS)}")
+
+
+def conditions_of(cascade: Cascade, env: Mapping[str, Any], mask: str) -> tuple[str, ...]:
+    """A named mask as conditions on the ranks of a cascade's scores; SpecError for a list of blocks."""
+    from bounds.reader import score_ranks
+
+    row, column = score_ranks(cascade, env).positions
+    kind, _, value = mask.partition(":")
+    if kind == "blocks":
+        raise SpecError("a mapping takes masks that conditions can say: causal, window:W or band:W")
+    if kind == "band":
+        return (f"{row} - {column} <= {value}", f"{column} - {row} <= {value}")
+    return (f"{column} <= {row}", *([f"{row} - {column} < {value}"] if kind == "window" else []))
 
 
 def _blocks_of_file(path: Path, rows: int, columns: int) -> Pattern:

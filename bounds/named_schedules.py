@@ -7,6 +7,7 @@ flash-attention-1-paper   the printed algorithm (Dao et al. 2022, algorithm 1): 
 flash-attention-2         Q blocks outside, O written once (Dao 2023); best block of queries that fits
 flash-attention-2-paper   the same with the block sizes of the first paper
 flat                      Q, whole rows of scores and O of a block of queries resident (Kao et al. 2023)
+tiling                    the best tiling that keeps no key or value from one tile to the next
 unfused                   scores written, softmax row by row written, product with V; the best tiling of each
 
 Words are exact; a schedule that does not fit at a memory is still counted, with `fits` false, at its smallest
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.attention_schedules import Heads, first_phase
+from bounds.attention_schedules import Heads, first_phase, plain_tilings
 from bounds.pattern import Blocks, Intervals
 from bounds.staircase import Staircase
 from bounds.tiles import breakpoints
@@ -174,11 +175,16 @@ def _unfused(heads: Heads, memory: Floats) -> Traffic:
     return _best_blocks(Staircase.sequence("scores", first_phase(heads), both).scaled(heads.copies), memory)
 
 
+def _tiling(heads: Heads, memory: Floats) -> Traffic:
+    return _best_blocks(plain_tilings(heads), memory)
+
+
 SCHEDULES: dict[str, Callable[[Heads, Floats], Traffic]] = {
     "flash-attention-1": _flash_attention_1,
     "flash-attention-2": _flash_attention_2,
     "flash-attention-1-paper": _flash_attention_1_paper,
     "flash-attention-2-paper": _flash_attention_2_paper,
     "flat": _flat,
+    "tiling": _tiling,
     "unfused": _unfused,
 }

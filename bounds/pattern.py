@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+LONGEST = 1 << 24  # positions of a pattern, which are kept one by one
 
 
 class Pattern(Protocol):

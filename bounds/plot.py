@@ -1,42 +1,56 @@
-"""A log-log plot as inline SVG: lines, dashed lines, points, vertical marks with names, a legend."""
+"""A log-log plot as inline SVG: lines, dashed where a schedule does not fit, points, marks with names, a legend."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, log2, log10
 
-WIDTH, HEIGHT = 860, 430
-LEFT, RIGHT, TOP, BOTTOM = 78, 220, 34, 52
-COLORS = ("#0b3d91", "#c0392b", "#1e8449", "#8e44ad", "#b9770e", "#148f77", "#7b241c", "#5d6d7e")
-INK, GRID = "#24313f", "#dfe5ec"
+WIDTH, HEIGHT = 960, 470
+LEFT, RIGHT, TOP, BOTTOM = 84, 236, 44, 56
+COLORS = ("#0b3d91", "#c0392b", "#1e8449", "#8e44ad", "#d68910", "#17a2b8", "#7b241c", "#5d6d7e", "#2e86c1", "#af7ac5")
+INK, GRID, SOFT = "#24313f", "#e6ebf1", "#5b6b7c"
+BINARY = (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0))
+NEAR = 11.0  # marks closer than this, in units of the drawing, share a label
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one line; `dashed` for what is not always feasible, `dots` for measurements without a line."""
+    """Points of one line, in order; `dashed` holds the places of those that are not feasible; `dots` has no line.
+
+    `floor` shades what lies below the line, `ceiling` what lies above: nothing can be there. `color` is an index.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
-    dashed: bool = False
+    dashed: frozenset[int] = frozenset()
     dots: bool = False
+    floor: bool = False
+    ceiling: bool = False
+    color: int | None = None
 
 
 def log_log_plot(
-    title: str, x_label: str, y_label: str, series: Sequence[Series], marks: Sequence[tuple[str, float]] = ()
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    marks: Sequence[tuple[str, float]] = (),
+    y_text: Callable[[float], str] | None = None,
 ) -> str:
-    """The SVG element of a plot; marks outside the range of x are left out."""
+    """The SVG element of a plot over bytes; marks outside the range of x are left out."""
     points = [point for one in series for point in one.points]
     if not points:
         return ""
     x_range, y_range = (_decades([point[axis] for point in points]) for axis in (0, 1))
     canvas = _Canvas(x_range, y_range)
-    canvas.axes(title, x_label, y_label)
-    for k, (name, x) in enumerate((n, x) for n, x in marks if x_range[0] <= log10(x) <= x_range[1]):
-        canvas.mark(name, x, k)
+    for one in series:
+        canvas.shade(one)
+    canvas.axes(title, x_label, y_label, y_text or _short)
+    canvas.marks([(name, x) for name, x in marks if x_range[0] <= log10(x) <= x_range[1]])
     for k, one in enumerate(series):
-        canvas.series(one, COLORS[k % len(COLORS)], k)
+        canvas.series(one, COLORS[(k if one.color is None else one.color) % len(COLORS)], k)
     return canvas.svg(title)
 
 
@@ -65,41 +79,70 @@ class _Canvas:
     def line(self, x1: float, y1: float, x2: float, y2: float, color: str, extra: str = "") -> None:
         self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" {extra}/>')
 
-    def axes(self, title: str, x_label: str, y_label: str) -> None:
+    def shade(self, one: Series) -> None:
+        if not (one.floor or one.ceiling) or len(one.points) < 2:
+            return
+        edge = HEIGHT - BOTTOM if one.floor else TOP
+        spots = [(self.x(x), self.y(y)) for x, y in one.points]
+        corners = [(spots[0][0], edge), *spots, (spots[-1][0], edge)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+        self.parts.append(f'<polygon points="{path}" fill="{COLORS[0]}" fill-opacity="0.08"/>')
+        height = HEIGHT - BOTTOM - 12 if one.floor else TOP + 20
+        style = f'fill="{SOFT}" font-style="italic"'
+        self.text(spots[0][0] + 10, height, "no schedule can be here", "start", style)
+
+    def axes(self, title: str, x_label: str, y_label: str, y_text: Callable[[float], str]) -> None:
         right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-        for value in _ticks(*self.x_range):
+        for value in _powers_of_two(*self.x_range):
             self.line(self.x(value), TOP, self.x(value), bottom, GRID)
-            self.text(self.x(value), bottom + 17, _short(value))
+            self.text(self.x(value), bottom + 18, _binary(value))
         for value in _ticks(*self.y_range):
             self.line(LEFT, self.y(value), right, self.y(value), GRID)
-            self.text(LEFT - 7, self.y(value) + 4, _short(value), "end")
+            self.text(LEFT - 8, self.y(value) + 4, y_text(value), "end")
         self.line(LEFT, bottom, right, bottom, INK)
         self.line(LEFT, TOP, LEFT, bottom, INK)
-        self.text((LEFT + right) / 2, 18, title, extra='font-weight="bold" font-size="14"')
-        self.text((LEFT + right) / 2, HEIGHT - 10, x_label)
-        self.text(16, (TOP + bottom) / 2, y_label, extra=f'transform="rotate(-90 16 {(TOP + bottom) / 2:.1f})"')
+        self.text(LEFT, 20, title, "start", 'font-weight="bold" font-size="15"')
+        self.text((LEFT + right) / 2, HEIGHT - 10, x_label, extra=f'fill="{SOFT}"')
+        turned = f'transform="rotate(-90 18 {(TOP + bottom) / 2:.1f})" fill="{SOFT}"'
+        self.text(18, (TOP + bottom) / 2, y_label, extra=turned)
 
-    def mark(self, name: str, x: float, k: int) -> None:
-        self.line(self.x(x), TOP, self.x(x), HEIGHT - BOTTOM, INK, 'stroke-dasharray="2 3"')
-        at = f"{self.x(x) - 4:.1f} {TOP + 8 + 14 * (k % 3):.1f}"
-        self.text(self.x(x) - 4, TOP + 8 + 14 * (k % 3), name, "end", f'transform="rotate(-90 {at})" font-size="10"')
+    def marks(self, marks: Sequence[tuple[str, float]]) -> None:
+        groups: list[tuple[float, list[str]]] = []
+        for name, value in sorted(marks, key=lambda mark: mark[1]):
+            at = self.x(value)
+            self.line(at, TOP, at, HEIGHT - BOTTOM, SOFT, 'stroke-dasharray="2 4"')
+            if groups and at - groups[-1][0] < NEAR:
+                groups[-1][1].append(name)
+            else:
+                groups.append((at, [name]))
+        for at, names in groups:
+            turn = f'transform="rotate(-90 {at - 4:.1f} {TOP + 4:.1f})" font-size="10.5" fill="{SOFT}"'
+            halo = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
+            self.text(at - 4, TOP + 4, ", ".join(names), "end", f"{turn} {halo}")
 
     def series(self, one: Series, color: str, k: int) -> None:
         spots = [(self.x(x), self.y(y)) for x, y in one.points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        dash = 'stroke-dasharray="6 4"' if one.dashed else ""
         if not one.dots:
-            self.parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2" {dash}/>')
+            for first in range(len(spots) - 1):
+                dash = 'stroke-dasharray="5 4" stroke-opacity="0.6"' if {first, first + 1} & one.dashed else ""
+                self.line(*spots[first], *spots[first + 1], color, f'stroke-width="2.2" stroke-linecap="round" {dash}')
         if one.dots or len(spots) == 1:
-            self.parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>' for x, y in spots]
-        height = TOP + 10 + 18 * k
-        self.line(WIDTH - RIGHT + 12, height, WIDTH - RIGHT + 36, height, color, f'stroke-width="2" {dash}')
-        self.text(WIDTH - RIGHT + 42, height + 4, one.name, "start")
+            self.parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}" stroke="#fff" stroke-width="1.5"/>'
+                for x, y in spots
+            ]
+        at, height = WIDTH - RIGHT + 16, TOP + 10 + 20 * k
+        if one.dots:
+            self.parts.append(f'<circle cx="{at + 12:.1f}" cy="{height:.1f}" r="5" fill="{color}"/>')
+        else:
+            dash = 'stroke-dasharray="5 4"' if spots and len(one.dashed) == len(spots) else ""
+            self.line(at, height, at + 24, height, color, f'stroke-width="2.2" {dash}')
+        self.text(at + 32, height + 4, one.name if len(one.name) < 30 else f"...{one.name[-27:]}", "start")
 
     def svg(self, title: str) -> str:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{escape(title, quote=True)}" font-family="system-ui, sans-serif" font-size="11" fill="{INK}">'
+            f'aria-label="{escape(title, quote=True)}" font-family="system-ui, sans-serif" font-size="12" fill="{INK}">'
             + "".join(self.parts)
             + "</svg>"
         )
@@ -109,6 +152,17 @@ def _ticks(low: float, high: float) -> list[float]:
     decades = range(floor(low), ceil(high) + 1)
     steps = (1,) if high - low > 3 else (1, 2, 5)
     return [step * 10.0**decade for decade in decades for step in steps if low <= log10(step) + decade <= high]
+
+
+def _powers_of_two(low: float, high: float) -> list[float]:
+    first, last = ceil(low / log10(2)), floor(high / log10(2))
+    step = max(1, ceil((last - first + 1) / 11))
+    return [2.0**power for power in range(first + -first % step, last + 1, step)]
+
+
+def _binary(value: float) -> str:
+    unit, power = next((one for one in BINARY if log2(value) >= one[1]), BINARY[-1])
+    return f"{value / 2**power:g} {unit}"
 
 
 def _short(value: float) -> str:

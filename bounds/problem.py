@@ -50,6 +50,9 @@ class ValueClass:
     chunked    a dimension counts chunks and was dropped: an element stands for several, with sums of their own
     elements   how many elements are used at all
     width      words of fast memory and of traffic for one element (1, unless tensors have different word sizes)
+    widest     the same of its widest version; `width` is that of the narrowest
+    joined     tensors of other classes that its maps read element by element
+    normalized  its maps read row values that are made of its own elements (a softmax, a norm)
     """
 
     name: str
@@ -59,6 +62,16 @@ class ValueClass:
     stored: bool = False
     members: tuple[str, ...] = ()
     chunked: bool = False
+    widest: float = 0.0
+    joined: tuple[str, ...] = ()
+    normalized: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether a version can stand for another without further words: one width, maps of the class alone, and no
+        copy of an intermediate that has to be stored."""
+        kept = self.stored and self.kind != "output"
+        return self.widest <= self.width and not self.joined and not kept
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class Problem:
     """Statements in execution order over loops with extents, the classes they touch, and the domain's pattern.
 
     statistics   tensors outside all classes, with their loops
+    scales       class -> loops of the values of lower rank that its maps read
     passes       fibers that the cascade traverses more than once
     remarks      which Einsums stay outside the bounds, and why
     """
@@ -104,6 +118,7 @@ class Problem:
     statements: tuple[Statement, ...]
     coupling: Coupling | None = None
     statistics: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    scales: dict[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
     passes: tuple[FiberPasses, ...] = ()
     remarks: tuple[str, ...] = field(default=())
 

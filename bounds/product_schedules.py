@@ -9,7 +9,7 @@ a/gcd, c' = c/gcd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import gcd, prod
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from bounds.problem import Access, Problem, Statement
 from bounds.staircase import Staircase
-from bounds.tiles import breakpoints
+from bounds.tiles import breakpoints, thinned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-MOST_TILINGS = 200_000
+MOST_TILINGS = 400_000
+REFINEMENTS = 3
+MOST_REFINED, MOST_VALUES = 150, 128
 MOST_ORDERS = 5_040
 
 
@@ -143,42 +145,70 @@ def distinct_values(terms: tuple[tuple[str, int], ...], tile: Mapping[str, Ints 
 
 
 def product_schedules(problem: Problem, statement: Statement) -> Staircase | None:
-    """The staircase of all tilings worth a try of one statement, or None where the closed forms do not cover it."""
+    """The staircase of the tilings of one statement, or None where the closed forms do not cover it.
+
+    Tile sizes are sampled where there are many loops; then, of the tilings that no other beats, one tile size at a
+    time takes all values that matter.
+    """
     tiling = ProductTiling.of(problem, statement)
     if tiling is None:
         return None
     loops = list(tiling.extents)
     sizes = [breakpoints(tiling.extents[loop]) for loop in loops]
-    most = max(2, int(MOST_TILINGS ** (1 / max(1, sum(size.size > 1 for size in sizes)))))
-    sizes = [_thinned(size, most) for size in sizes]
-    grid = dict(zip(loops, np.meshgrid(*sizes, indexing="ij", sparse=True), strict=True))
-    parts = []
-    for order in tiling.orders():
-        shape = tuple(size.size for size in sizes)
-        space = np.broadcast_to(tiling.footprint(order, grid), shape)
-        words = np.broadcast_to(tiling.words(order, grid), shape)
-        parts.append(Staircase.of(space, words, _describe(statement, order, loops, sizes)))
-    return Staircase.merged(parts)
+    open_loops = sum(size.size > 1 for size in sizes)
+    most = max(2, int(MOST_TILINGS ** (1 / max(1, open_loops))))
+    coarse = np.meshgrid(*(thinned(size, most) for size in sizes), indexing="ij")
+    grid = np.stack([size.ravel() for size in coarse], axis=1)
+    orders = tiling.orders()
+    tiles = dict.fromkeys(orders, grid)
+    found = _best(tiling, statement, tiles)
+    for _ in range(REFINEMENTS if any(size.size > most for size in sizes) else 0):
+        chosen = _chosen(found, orders)
+        tiles = {order: _varied(own, sizes) for order, own in chosen.items()}
+        found = _best(tiling, statement, tiles)
+    return found.stairs
 
 
-def _describe(statement: Statement, order: Order, loops: list[str], sizes: list[Ints]) -> Callable[[int], str]:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The staircase of tilings with the order and the tile sizes of each of its steps."""
+
+    stairs: Staircase
+    steps: tuple[tuple[Order, Ints], ...]
+
+
+def _best(tiling: ProductTiling, statement: Statement, tiles: Mapping[Order, Ints]) -> _Found:
+    loops, parts, kept = list(tiling.extents), [], []
+    for order, sizes in tiles.items():
+        tile = {loop: sizes[:, k] for k, loop in enumerate(loops)}
+        space, words = (np.broadcast_to(f(order, tile), sizes.shape[:1]) for f in (tiling.footprint, tiling.words))
+        part = Staircase.of(space, words, str)
+        kept += [(order, sizes[k]) for k in part.origin]
+        parts.append(Staircase(part.footprint, part.words, np.arange(part.words.size), str))
+    space, words = (np.concatenate([getattr(part, f) for part in parts]) for f in ("footprint", "words"))
+    stairs = Staircase.of(space, words, lambda k: _described(statement, loops, *kept[k]))
+    return _Found(stairs, tuple(kept[k] for k in stairs.origin))
+
+
+def _chosen(found: _Found, orders: Sequence[Order]) -> dict[Order, Ints]:
+    """The tilings of some steps of a staircase, evenly spaced, by order."""
+    picked = np.unique(np.linspace(0, len(found.steps) - 1, MOST_REFINED).astype(int))
+    own = {order: [found.steps[k][1] for k in picked if found.steps[k][0] is order] for order in orders}
+    return {order: np.array(sizes) for order, sizes in own.items() if sizes}
+
+
+def _varied(tiles: Ints, sizes: Sequence[Ints]) -> Ints:
+    """The tilings with each single tile size replaced by all that matter."""
+    found = [tiles]
+    for k, size in enumerate(sizes):
+        values = thinned(size, MOST_VALUES)
+        changed = np.repeat(tiles, values.size, axis=0)
+        changed[:, k] = np.tile(values, len(tiles))
+        found.append(changed)
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _described(statement: Statement, loops: Sequence[str], order: Order, sizes: Ints) -> str:
     streamed = [*(access.tensor for access in statement.operands), statement.output.tensor][order.streamed]
-
-    def describe(k: int) -> str:
-        at = np.unravel_index(k, [size.size for size in sizes])
-        tile = {loop: int(size[i]) for loop, size, i in zip(loops, sizes, at, strict=True)}
-        return (
-            f"{statement.name} tiles "
-            + " ".join(f"{loop}={tile[loop]}" for loop in order.loops)
-            + f", {streamed} streamed"
-        )
-
-    return describe
-
-
-def _thinned(sizes: Ints, most: int) -> Ints:
-    """At most `most` of the sizes, evenly spaced in their logarithm, the smallest and the largest among them."""
-    if sizes.size <= most:
-        return sizes
-    at = np.searchsorted(sizes, np.geomspace(sizes[0], sizes[-1], most) * (1 - 1e-9))
-    return np.unique(sizes[np.minimum(at, sizes.size - 1)])
+    tile = dict(zip(loops, sizes.tolist(), strict=True))
+    return f"{statement.name} tiles {' '.join(f'{loop}={tile[loop]}' for loop in order.loops)}, {streamed} streamed"

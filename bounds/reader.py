@@ -17,7 +17,7 @@ from bounds.classes import Classes
 from bounds.fiber_passes import fiber_passes
 from bounds.loops import whole, whole_ranks
 from bounds.masks import named_mask, pattern_of
-from bounds.pattern import Pattern
+from bounds.pattern import LONGEST, Pattern
 from bounds.problem import Access, Coupling, Problem, Statement, ValueClass
 from bounds.product_schedules import distinct_values
 from einsum.body import Body, Map, reads
@@ -38,6 +38,18 @@ def read_problem(
     return _Reader(cascade, cascade.environment(env), cascade.extents(env), word_bytes).problem(mask)
 
 
+def same_problem(one: Cascade, other: Cascade, env: Mapping[str, Any]) -> bool:
+    """Whether two cascades have the same number of multiplications and the same inputs and outputs, by size."""
+    found = []
+    for cascade in (one, other):
+        problem = read_problem(
+            cascade, {k: v for k, v in env.items() if k in {*cascade.parameters, *cascade.variables}}
+        )
+        ends = sorted(v.elements for v in problem.classes.values() if v.kind in ("input", "output"))
+        found.append((sum(problem.volume(s.loops) for s in problem.statements), ends))
+    return found[0] == found[1]
+
+
 @dataclass(frozen=True)
 class ScoreRanks:
     """The ranks of an attention: positions (row and column of the scores) and widths (summed first, kept last)."""
@@ -52,7 +64,7 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
     Sizes in `env` may be placeholders.
     """
     problem = read_problem(cascade, env)
-    row, column = find_scores(problem.statements, problem.name)
+    row, column = find_scores(problem.statements, problem.scales, problem.name)
     made = {statement.output.tensor for statement in problem.statements}
     scores = {
         access.tensor
@@ -62,7 +74,7 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
         if access.tensor in made
     }
     if not any(len(problem.classes[name].members) > 1 for name in scores):
-        raise SpecError(f"N and d are sizes of an attention, and {cascade.name} maps no scores: give its own sizes")
+        raise SpecError(f"N and d are sizes of an attention, and {cascade.name} maps no scores")
     widths: dict[str, None] = {}
     for statement in problem.statements:
         touched = {statement.output.tensor, *(access.tensor for access in statement.operands)}
@@ -72,13 +84,17 @@ def score_ranks(cascade: Cascade, env: Mapping[str, Any]) -> ScoreRanks:
     return ScoreRanks((row, column), tuple(widths))
 
 
-def find_scores(statements: Sequence[Statement], cascade: str) -> tuple[str, str]:
+def find_scores(
+    statements: Sequence[Statement], scales: Mapping[str, frozenset[tuple[str, ...]]], cascade: str
+) -> tuple[str, str]:
     """Row and column of the scores: what a mask given from outside ties. SpecError where there are none.
 
     Scores are an intermediate that a statement sums over one rank, the column; the row is the last other rank, as
-    ordered in the operand that brings it, that the statement's other operand lacks.
+    ordered in the operand that brings it, that the statement's other operand lacks. Of several such intermediates
+    those go first whose maps read a value of each row (a maximum, a denominator): `scales`, class -> ranks of these.
     """
     made = {statement.output.tensor for statement in statements}
+    found: list[tuple[bool, str, str]] = []
     for statement in statements:
         for scores in statement.operands:
             others = {loop for a in statement.operands if a is not scores for loop in a.loops}
@@ -86,8 +102,13 @@ def find_scores(statements: Sequence[Statement], cascade: str) -> tuple[str, str
             source = [a for s in statements if s.output.tensor == scores.tensor for a in s.operands]
             rows = [loop for a in source for loop in a.loops if loop in scores.loops and loop not in others]
             if scores.tensor in made and len(columns) == 1 and rows:
-                return rows[-1], columns[0]
-    raise SpecError(f"the cascade {cascade} has no scores: no Einsum sums an intermediate over one rank")
+                own = scales.get(scores.tensor, frozenset())
+                scaled = any(rows[-1] in ranks and columns[0] not in ranks for ranks in own)
+                found.append((scaled, rows[-1], columns[0]))
+    if not found:
+        raise SpecError(f"the cascade {cascade} has no scores: no Einsum sums an intermediate over one rank")
+    _, row, column = max(found, key=lambda one: one[0])  # the first of the best
+    return row, column
 
 
 class _Reader:
@@ -114,6 +135,7 @@ class _Reader:
             statements=tuple(kept),
             coupling=coupling,
             statistics=self._statistics(),
+            scales=self._scales(),
             passes=fiber_passes(self.cascade, self.classes, classes, self.extents, coupling),
             remarks=tuple(self.remarks),
         )
@@ -177,13 +199,13 @@ class _Reader:
                 return None
             row, column = self._oriented(pair, statements)
             return Coupling(row, column, self._pattern(conditions[pair], row, column))
-        row, column = find_scores(statements, self.cascade.name)
+        row, column = find_scores(statements, self._scales(), self.cascade.name)
         if pair is not None:
             raise SpecError(
                 f"the cascade {self.cascade.name} has conditions of its own on {' and '.join(sorted(pair))}; "
                 "put the mask there"
             )
-        rows, columns = self.extents[row], self.extents[column]
+        rows, columns = self._listed(row), self._listed(column)
         pattern = mask if not isinstance(mask, str) else named_mask(mask, rows, columns)
         return Coupling(row, column, pattern)
 
@@ -207,7 +229,13 @@ class _Reader:
         return {pair: tuple(conditions) for pair, conditions in found.items()}
 
     def _pattern(self, conditions: tuple[Comparison, ...], row: str, column: str) -> Pattern:
-        return pattern_of(conditions, row, column, self.extents[row], self.extents[column], self.values)
+        return pattern_of(conditions, row, column, self._listed(row), self._listed(column), self.values)
+
+    def _listed(self, rank: str) -> int:
+        """The extent of a rank under a mask, whose points are listed one by one."""
+        if self.extents[rank] > LONGEST:
+            raise SpecError(f"masks cover up to {LONGEST:,} positions, rank {rank} has {self.extents[rank]:,}")
+        return self.extents[rank]
 
     def _oriented(self, pair: frozenset[str], statements: list[Statement]) -> tuple[str, str]:
         """(row, column): the column is what a consumer of the scores sums over."""
@@ -235,24 +263,57 @@ class _Reader:
             if kind == "intermediate" and not accesses and not stored:
                 continue
             elements = self._elements(members, accesses, kind, stored, coupling)
+            widths = self._widths(members)
             found[name] = ValueClass(
-                name, kind, elements, self._width(members), stored, tuple(members), self._chunked(members)
+                name,
+                kind,
+                elements,
+                min(widths),
+                stored,
+                tuple(members),
+                self._chunked(members),
+                max(widths),
+                self._joined(members),
+                self._normalized(members),
             )
         for tensor in self.cascade.outputs:
             if self.classes.place(tensor.name) is None and not self.cascade.einsum(tensor.name).conditions:
                 elements = self._touched(self._whole_tensor(tensor.name), None)
-                found[tensor.name] = ValueClass(tensor.name, "output", elements, self._width([tensor.name]))
+                found[tensor.name] = ValueClass(tensor.name, "output", elements, min(self._widths([tensor.name])))
         return found
 
     def _chunked(self, members: list[str]) -> bool:
         """Whether a version has a dimension of chunks, or of steps of a recurrence, that its class lacks."""
         return any(whole(self.cascade, self.cascade.access(member), self.values).partial for member in members)
 
-    def _width(self, members: list[str]) -> float:
-        """Words of the smallest version of an element."""
+    def _widths(self, members: list[str]) -> list[float]:
+        """Words of an element in each version."""
         bits = [self.cascade.tensors[member].bits for member in members]
         sizes = [8 * self.word_bytes if b is None else float(b.number(self.values)) for b in bits]
-        return min(sizes) / 8 / self.word_bytes
+        return [size / 8 / self.word_bytes for size in sizes]
+
+    def _joined(self, members: list[str]) -> tuple[str, ...]:
+        """Tensors of other classes, with all ranks of an element, that maps within the class read."""
+        maps = [e for e in self.cascade.einsums if e.name in members and not e.reduced]
+        found: dict[str, None] = {}
+        for einsum in maps:
+            ranks = set(whole(self.cascade, einsum.output, self.values).loops)
+            for access in einsum.inputs:
+                if access.tensor not in members and not set(whole(self.cascade, access, self.values).loops) < ranks:
+                    found[access.tensor] = None
+        return tuple(found)
+
+    def _normalized(self, members: list[str]) -> bool:
+        """Whether a value of lower rank that a map of the class reads was made from the class."""
+        maps = [e for e in self.cascade.einsums if e.name in members and not e.reduced]
+        seen: set[str] = set()
+        waiting = [a.tensor for e in maps for a in e.inputs if a.tensor not in members]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor not in seen:
+                seen.add(tensor)
+                waiting += [access.tensor for e in self.cascade.producers(tensor) for access in e.inputs]
+        return bool(seen & set(members))
 
     def _whole_tensor(self, tensor: str) -> Access:
         return Access(tensor, whole(self.cascade, self.cascade.access(tensor), self.values).dimensions)
@@ -276,6 +337,20 @@ class _Reader:
         if coupling:
             sizes |= {coupling.row: coupling.pattern.rows, coupling.column: coupling.pattern.columns}
         return float(prod(int(distinct_values(terms, sizes)) for terms in access.dimensions))
+
+    def _scales(self) -> dict[str, frozenset[tuple[str, ...]]]:
+        """Class -> ranks of the values of lower rank that its maps read."""
+        found: dict[str, set[tuple[str, ...]]] = {}
+        for einsum in self.cascade.einsums:
+            place = self.classes.place(einsum.name)
+            if place is None or einsum.reduced:
+                continue
+            ranks = set(whole(self.cascade, einsum.output, self.values).loops)
+            for access in einsum.inputs:
+                own = whole(self.cascade, access, self.values).loops
+                if own and set(own) < ranks:
+                    found.setdefault(place.name, set()).add(own)
+        return {name: frozenset(own) for name, own in found.items()}
 
     def _statistics(self) -> dict[str, tuple[str, ...]]:
         """Tensors outside all classes, with their whole ranks."""

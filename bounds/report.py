@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, isnan
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bounds.engine import LABELS, LowerBound, compulsory, lower_bound
+from bounds.measured import Measurement
 from bounds.pattern import Pattern
 from bounds.problem import Problem
 from bounds.reader import read_problem
 from bounds.schedules import Schedules, find_schedules, smallest_memory
+from bounds.staircase import Staircase
 from einsum.cascade import Cascade
 from einsum.errors import SpecError, nearest
 from einsum.files import output_folder, whole_file
@@ -35,7 +37,10 @@ class ScheduleTraffic:
 
 @dataclass(frozen=True)
 class BoundsRow:
-    """Everything at one fast memory size. `best_schedule_words` and `gap` are None where no schedule is known."""
+    """Everything at one fast memory size. `best_schedule_words` and `gap` are None where no schedule is known.
+
+    `level` names the memories of an architecture that have the size.
+    """
 
     fast_memory_words: float
     lower_bound_words: float
@@ -46,15 +51,20 @@ class BoundsRow:
     best_schedule: str | None
     gap: float | None
     schedules: dict[str, ScheduleTraffic]
+    level: str | None = None
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Traffic that was measured: bytes between slow and fast memory, with the fast memory where it is known."""
+class OwnSchedule:
+    """A schedule that the user brings, such as a mapping: bytes that it moves, and the fast memory that it needs."""
 
     name: str
     traffic_bytes: float
-    fast_memory_bytes: float | None = None
+    fast_memory_bytes: float
+
+    def describe(self, _: int) -> str:
+        """The name, as that of a best schedule."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -103,13 +113,19 @@ def analyse(
     word_bytes: float = 2,
     schedules: Sequence[str] = (),
     label: str = "recompute-safe",
+    own: Sequence[OwnSchedule] = (),
+    levels: Mapping[str, float] | None = None,
     memories: Mapping[str, float] | None = None,
     measured: Sequence[Measurement] = (),
 ) -> BoundsReport:
     """Bounds and schedules of a cascade at sizes `extents`, for each fast memory size (words of `word_bytes` bytes).
 
     mask       `causal`, `window:W`, `band:W`, `blocks:FILE` or a Pattern, on top of a cascade without conditions
-    schedules  names of `named_schedules.SCHEDULES` to count as well
+    schedules  names of `named_schedules.SCHEDULES` to count as well, or `mapper` for the mapper's search
+    own        the user's own schedules, counted beside the named ones
+    levels     names of memories and their bytes: rows of that size carry the name
+    memories   names of memories and their bytes, as marks in the plots
+    measured   traffic that was measured, each compared with the bound in its own memory
     label      the class of algorithms that the bound must hold for: a key of `engine.LABELS`, or `schedule-class`
 
     SpecError for sizes that are not positive, a memory too small for any schedule known (with the words needed),
@@ -127,22 +143,73 @@ def analyse(
     problem = read_problem(chosen, extents, mask, word_bytes)
     found = find_schedules(problem)
     _refuse_too_small(problem, found, memory)
+    found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own)
+    named_levels: dict[float, str] = {}
+    for name, size in (levels or {}).items():
+        words = float(size // word_bytes)
+        named_levels[words] = f"{named_levels[words]}, {name}" if words in named_levels else name
     return BoundsReport(
         cascade=chosen.name,
         sizes={name: _plain(value) for name, value in extents.items()},
         mask=mask if isinstance(mask, str) or mask is None else f"{mask.pairs} pairs",
         word_bytes=float(word_bytes),
         operations=sum(problem.volume(s.loops) for s in problem.statements),
-        compulsory=compulsory(problem),
-        rows=_rows(problem, found, memory, schedules, label),
+        compulsory={_told(chosen, problem, name): words for name, words in compulsory(problem).items()},
+        rows=_rows(problem, found, memory, [*schedules, *(one.name for one in own)], label, named_levels),
         remarks=(*problem.remarks, *([found.reason] if found.reason else [])),
         memories=dict(memories or {}),
-        measured=tuple(measured),
+        measured=_compared(problem, measured, word_bytes, label),
     )
 
 
+def _told(cascade: Cascade, problem: Problem, name: str) -> str:
+    """The name that a user knows an input or output class by."""
+    members = problem.classes[name].members
+    return next((m for m in members if cascade.tensors[m].kind in ("input", "output")), name)
+
+
+def _joined(
+    found: Schedules,
+    cascade: Cascade,
+    extents: Mapping[str, Any],
+    memory: Floats,
+    word_bytes: float,
+    problem: Problem,
+    names: list[str],
+    own: Sequence[OwnSchedule],
+) -> Schedules:
+    """The closed forms, the user's schedules, and what the mapper finds where it is asked for or nothing else is."""
+    for one in own:
+        stairs = Staircase.of([one.fast_memory_bytes / word_bytes], [one.traffic_bytes / word_bytes], one.describe)
+        found = found.joined(one.name, stairs)
+    if "mapper" in names or (found.least is None and not problem.remarks):
+        from bounds.mapped import mapper_schedules
+
+        try:
+            found = found.joined("mapper", mapper_schedules(cascade, extents, memory, word_bytes))
+        except SpecError as error:
+            if "mapper" in names:
+                raise error.located(key="schedules") from None
+            return replace(found, reason=f"{found.reason}; {error.message}")
+        return replace(found, reason="" if found.least is None and "mapper" in names else found.reason)
+    return found
+
+
+def _compared(
+    problem: Problem, measured: Sequence[Measurement], word_bytes: float, label: str
+) -> tuple[Measurement, ...]:
+    """Measurements with the bound in their own memory; in any memory, where theirs is not known."""
+    if label == "schedule-class":
+        return tuple(measured)
+    least = sum(compulsory(problem).values()) * word_bytes
+    known = [one for one in measured if one.fast_memory_bytes]
+    sizes = np.array([(one.fast_memory_bytes or 0.0) / word_bytes for one in known])
+    at = dict(zip(known, lower_bound(problem, sizes, label).words * word_bytes, strict=True)) if known else {}
+    return tuple(replace(one, bound_bytes=float(at.get(one, least))) for one in measured)
+
+
 def _rows(
-    problem: Problem, found: Schedules, memory: Floats, names: Sequence[str], label: str
+    problem: Problem, found: Schedules, memory: Floats, names: Sequence[str], label: str, levels: Mapping[float, str]
 ) -> tuple[BoundsRow, ...]:
     best, described = found.best.at(memory) if found.best else (np.full(memory.shape, np.nan), [""] * memory.size)
     if label == "schedule-class":
@@ -178,6 +245,7 @@ def _rows(
                     n: ScheduleTraffic(_whole(float(t.words[k])), bool(t.fits[k]), t.blocks[k])
                     for n, t in named.items()
                 },
+                level=levels.get(float(memory[k])),
             )
         )
     return tuple(rows)

@@ -27,7 +27,7 @@ class Staircase:
         space, moved = np.ravel(np.asarray(footprint, float)), np.ravel(np.asarray(words, float))
         order = np.lexsort((moved, space))
         least = np.minimum.accumulate(moved[order])
-        kept = order[np.concatenate([[True], moved[order][1:] < least[:-1]])]
+        kept = order[np.concatenate([[True], moved[order][1:] < least[:-1]])[: order.size]]
         return cls(space[kept], moved[kept], kept.astype(np.int64), describe)
 
     @classmethod
@@ -45,14 +45,14 @@ class Staircase:
 
     @classmethod
     def sequence(cls, name: str, first: Staircase, second: Staircase) -> Staircase:
-        """Two phases that run one after the other, each with the whole fast memory."""
+        """Two phases that run one after the other, each with the whole fast memory; without a name, parts of a list."""
         footprint = np.unique(np.concatenate([first.footprint, second.footprint]))
         footprint = footprint[footprint >= max(first.footprint[0], second.footprint[0])]
         picks = np.stack([first.pick(footprint), second.pick(footprint)])
 
         def describe(k: int) -> str:
             a, b = (part.describe(int(part.origin[pick[k]])) for part, pick in zip((first, second), picks, strict=True))
-            return f"{name}: {a}, {b}"
+            return f"{name}: {a}, {b}" if name else f"{a}; {b}"
 
         return cls.of(footprint, first.words[picks[0]] + second.words[picks[1]], describe)
 

@@ -20,8 +20,17 @@ MOST_TERMS = 40_000_000
 
 def breakpoints(size: int) -> Ints:
     """The smallest tile for each number of tiles: all that matters of 1..size for ceil(size / tile)."""
-    count = np.unique(-(-size // np.arange(1, size + 1, dtype=np.int64)))
+    small = np.arange(1, int(size**0.5) + 2, dtype=np.int64)  # tiles, then numbers of tiles, up to the square root
+    count = np.unique(np.minimum(np.concatenate([-(-size // small), small]), size))
     return np.unique(-(-size // count))
+
+
+def thinned(sizes: Ints, most: int) -> Ints:
+    """At most `most` of the sizes, evenly spaced in their logarithm, the smallest and the largest among them."""
+    if sizes.size <= most:
+        return sizes
+    at = np.searchsorted(sizes, np.geomspace(sizes[0], sizes[-1], most) * (1 - 1e-9))
+    return np.unique(sizes[np.minimum(at, sizes.size - 1)])
 
 
 def floor_sum(n: Ints, m: Ints, a: Ints, b: Ints) -> Ints:
@@ -66,6 +75,13 @@ class TileSums:
         starts = np.arange(0, self.rows, tile, dtype=np.int64)
         rows = np.minimum(tile, self.rows - starts)
         return rows, self.weight * self.pattern.columns_of_rows(*repeated(starts, self.rows, self.group))
+
+    def overlaps(self, tile: int) -> Ints:
+        """Needed columns that each tile of the given size shares with the next one."""
+        starts = np.arange(0, self.rows, tile, dtype=np.int64)
+        first, past = repeated(starts, self.rows, self.group)
+        needs = self.pattern.columns_of_rows(first, past)
+        return self.weight * (needs[:-1] + needs[1:] - self.pattern.columns_of_rows(first[:-1], past[1:]))
 
     @cached_property
     def _distinct(self) -> list[tuple[Ints, Ints, Ints]]:

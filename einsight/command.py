@@ -88,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = einsight.main(arguments, prog_name="einsight", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        message = " ".join(error.format_message().split()).removesuffix(".")
-        return _refuse(message[:1].lower() + message[1:])
+        return _refuse(_sentence(error))
     except (click.Abort, KeyboardInterrupt):
         return 130
     except OSError as error:
@@ -100,6 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, EinsightError):
             return _refuse(str(error))
         raise
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click found wrong with the arguments, in the form of all other errors."""
+    if isinstance(error, click.NoSuchOption):
+        from einsum.errors import nearest
+
+        options = error.ctx.command.get_params(error.ctx) if error.ctx else []
+        hint = nearest(error.option_name, [name for option in options for name in option.opts if name[:2] == "--"])
+        return f"unknown option '{error.option_name}'{hint}"
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
+        return f"{error.param.opts[0]}: {error.message.removesuffix('.')}"
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    return message[:1].lower() + message[1:]
 
 
 def _refuse(message: str) -> int:

@@ -56,7 +56,7 @@ def _machine() -> Iterator[dict[str, str | None]]:
 
     gpu = _FEATURES["gpu"]
     yield _part(gpu, "an NVIDIA GPU with CUDA", _cuda_device(), "run it on a machine with one, with NVIDIA's driver")
-    yield _part("clocks and temperature in measurements", "nvidia-ml-py", _version("nvidia-ml-py"), "pip install nvidia-ml-py")
+    yield _part("clocks in measurements", "nvidia-ml-py", _version("nvidia-ml-py"), "pip install nvidia-ml-py")
     try:
         ncu: str | None = find_ncu()
     except Exception:

@@ -21,6 +21,11 @@ def draw_text(workload: Workload, env: Mapping[str, Any] | None = None) -> str:
         for name, expression in workload.variables.items()
     ]
     parts.append(render_table(["variable", Column("value", right=True), "from"], rows))
+    if workload.properties:
+        values = workload.property_values(given)
+        rows = [[name, f"{values[name]:g}", "--set" if name in given else str(expression)]
+                for name, expression in workload.properties.items()]  # fmt: skip
+        parts.append(render_table(["property", Column("value", right=True), "from"], rows))
     layers = [
         [layer.name, *(f"{size:,.0f}" for size in (layer.rows, layer.inner, layer.columns))]
         for layer in workload.linear_sizes(given)

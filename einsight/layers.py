@@ -82,7 +82,5 @@ def _crossings(rows: list[list[str]], links: Sequence[Edge]) -> int:
     place = {name: (number, i) for number, row in enumerate(rows) for i, name in enumerate(row)}
     spans = [(*place[above], place[below][1]) for above, below in links]
     return sum(
-        row == other and (a - b) * (c - d) < 0
-        for i, (row, a, c) in enumerate(spans)
-        for other, b, d in spans[:i]
+        row == other and (a - b) * (c - d) < 0 for i, (row, a, c) in enumerate(spans) for other, b, d in spans[:i]
     )

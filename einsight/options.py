@@ -1,4 +1,4 @@
-"""Arguments and options that several subcommands share: their names, help texts, completion, and how texts become values.
+"""Options that several subcommands share: names, help texts, completion, and how texts become values.
 
 A subcommand about one description or file takes it as its argument; one that puts several together names each by an
 option. `--out` is where files go, `--set` changes a variable, `--json` prints one document.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from einsum import Cascade
     from explorer.settings import Setting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -91,16 +90,6 @@ def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, Set
             raise SpecError(f"{name} is given twice", key=option)
         settings[name] = parse_setting(value, f"{option} {name}")
     return settings
-
-
-def check_settings(cascade: Cascade, settings: Iterable[str]) -> None:
-    """SpecError for a name among `settings` that is neither a size nor a variable of the cascade."""
-    from einsum.errors import SpecError, nearest
-
-    known = {*cascade.variables, *cascade.parameters}
-    for name in settings:
-        if name not in known:
-            raise SpecError(f"{cascade.name} has no size '{name}'{nearest(name, known)}", key="--set")
 
 
 def completion(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[Any]]:

@@ -66,18 +66,20 @@ class Svg:
 
     def __str__(self) -> str:
         """The document."""
-        return "\n".join([
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
-            f'width="{self.width:.0f}" height="{self.height:.0f}" font-family="{FONT}" '
-            f'font-size="{FONT_SIZE}" fill="#1c2733">',
-            f"<title>{escape(self.title)}</title>",
-            "<defs>",
-            *(_arrow_head(kind, color) for kind, color in ARROWS.items()),
-            "</defs>",
-            f'<rect width="{self.width:.0f}" height="{self.height:.0f}" fill="white"/>',
-            *self._shapes,
-            "</svg>\n",
-        ])
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
+                f'width="{self.width:.0f}" height="{self.height:.0f}" font-family="{FONT}" '
+                f'font-size="{FONT_SIZE}" fill="#1c2733">',
+                f"<title>{escape(self.title)}</title>",
+                "<defs>",
+                *(_arrow_head(kind, color) for kind, color in ARROWS.items()),
+                "</defs>",
+                f'<rect width="{self.width:.0f}" height="{self.height:.0f}" fill="white"/>',
+                *self._shapes,
+                "</svg>\n",
+            ]
+        )
 
 
 def text_width(lines: Sequence[str]) -> float:

@@ -25,10 +25,12 @@ class Index:
 
     @staticmethod
     def of_rank(rank: str) -> Index:
+        """The index that is one rank, as it stands."""
         return Index({rank: Expression(_ONE, "1")}, Expression(_ZERO, "0"))
 
     @staticmethod
     def at(coordinate: int) -> Index:
+        """A fixed coordinate."""
         return Index({}, Expression(Constant(coordinate), str(coordinate)))
 
     @staticmethod
@@ -40,6 +42,7 @@ class Index:
 
     @property
     def ranks(self) -> tuple[str, ...]:
+        """The ranks that it depends on."""
         return tuple(self.terms)
 
     @property

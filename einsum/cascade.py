@@ -104,18 +104,22 @@ class Cascade:
 
     @cached_property
     def order(self) -> list[int]:
+        """Positions of Einsums in an order in which they can run, loops over iterative ranks opened up."""
         return flatten(self.schedule)
 
     @property
     def iterative(self) -> frozenset[str]:
+        """Ranks along which values depend on earlier coordinates."""
         return frozenset(rank.name for rank in self.ranks.values() if rank.iterative)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
+        """Tensors that are given."""
         return tuple(tensor for tensor in self.tensors.values() if tensor.kind == "input")
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
+        """Tensors that are the result."""
         return tuple(tensor for tensor in self.tensors.values() if tensor.kind == "output")
 
     def einsum(self, name: str) -> Einsum:

@@ -26,6 +26,7 @@ class Comparison:
 
     @property
     def names(self) -> frozenset[str]:
+        """Ranks and variables that the clause depends on."""
         return self.expression.names
 
     def __str__(self) -> str:
@@ -41,6 +42,7 @@ class Kept:
 
     @property
     def names(self) -> frozenset[str]:
+        """Ranks and variables that the clause depends on."""
         member = {self.member} if self.member else set()
         return frozenset(self.access.ranks) | member
 

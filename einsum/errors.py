@@ -52,6 +52,14 @@ def join_key(*parts: str | int | None) -> str | None:
     return path or None
 
 
+def refuse_unknown(names: Iterable[str], known: Iterable[str], key: str = "set") -> None:
+    """SpecError for the first of the `names` of variables that is none of the `known` ones."""
+    candidates = set(known)
+    for name in names:
+        if name not in candidates:
+            raise SpecError(f"unknown variable '{name}'{nearest(name, candidates)}", key=key)
+
+
 def nearest(name: str, candidates: Iterable[str], limit: int = 12) -> str:
     """A hint to put behind an unknown name: " (did you mean 'x'?)", or the known names when none is close."""
     known = sorted({str(candidate) for candidate in candidates})

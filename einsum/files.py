@@ -62,6 +62,13 @@ def output_folder(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def check_ending(path: str | Path, *endings: str) -> Path:
+    """The path, if its name ends as the file's format asks; SpecError names the endings that do."""
+    if Path(path).suffix.lower() not in endings:
+        raise SpecError(f"expected a name that ends in {' or '.join(endings)}", file=str(path) or "''")
+    return Path(path)
+
+
 def reason(error: OSError) -> str:
     """What the operating system says of a failed call, in lower case and without the path."""
     return (error.strerror or str(error)).lower()

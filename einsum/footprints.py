@@ -37,6 +37,7 @@ class Part:
 
     @property
     def whole(self) -> bool:
+        """Whether every coordinate is in use."""
         return self.used is None and self.known
 
 
@@ -49,6 +50,7 @@ class Footprint:
 
     @property
     def words(self) -> Any:
+        """Words in use."""
         return math.prod(part.words for part in self.parts)
 
     def marks(self, dimensions: Sequence[int]) -> Marks:

@@ -38,6 +38,7 @@ class Space:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Extents of the axes."""
         return tuple(self.extents[rank] for rank in self.ranks)
 
     def extended(self, extra: tuple[str, ...]) -> Space:
@@ -45,6 +46,7 @@ class Space:
         return Space(self.cascade, self.ranks + extra, self.fixed, self.values, self.extents)
 
     def covers(self, rank: str) -> bool:
+        """Whether a rank is an axis or fixed."""
         return rank in self.ranks or rank in self.fixed
 
     def coordinate(self, rank: str) -> Array | int:

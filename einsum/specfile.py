@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 import yaml
 
 from einsum.errors import EinsightError, SpecError, join_key, nearest
+from einsum.files import reason
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 10_000_000
 MAX_NODES = 1_000_000
 MAX_DEPTH = 64
+TOO_DEEP = f"the file is nested more than {MAX_DEPTH} levels deep"
 
 LIBRARIES = {
     "cascade": "einsum",
@@ -119,7 +121,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+        raise SpecError(f"cannot be read: {reason(error)}", file=str(path)) from None
     if len(content) > MAX_BYTES:
         raise SpecError(f"the file is larger than {MAX_BYTES // 10**6} MB", file=str(path))
     try:
@@ -155,20 +157,13 @@ def parse_yaml(text: str, file: str | None = None) -> dict[str, Any]:
 def _refuse_deep_nesting(text: str) -> None:
     """Composing is recursive, so the depth is checked on the stream of events before."""
     depth = 0
-    too_deep = SpecError(f"the file is nested more than {MAX_DEPTH} levels deep")
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise too_deep
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                depth -= 1
-    except yaml.MarkedYAMLError as error:
-        # libyaml 0.2.6 has a limit of its own, and reads ahead of the events that it hands out.
-        if "maximum nesting depth" in (error.problem or ""):
-            raise too_deep from None
-        raise
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise SpecError(TOO_DEEP)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
 
 
 def _refuse_bombs(root: yaml.Node | None) -> None:
@@ -191,6 +186,8 @@ def _refuse_bombs(root: yaml.Node | None) -> None:
 
 
 def _yaml_message(error: yaml.YAMLError) -> str:
+    if "maximum nesting depth" in str(error):  # libyaml looks ahead, and gives up before the events are counted
+        return TOO_DEEP
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     problem = " ".join(f"{getattr(error, 'context', None) or ''} {problem}".split())
@@ -249,6 +246,9 @@ def pydantic_error(
         fields = _fields_at(model, location[:-1]) if model else ()
         hint = nearest(str(location[-1]), fields) if fields else ""
         message, location = f"unknown field '{location[-1]}'{hint}", location[:-1]
+    elif first["type"] == "union_tag_invalid":
+        found, known = first["ctx"]["tag"], re.findall(r"'([^']*)'", first["ctx"]["expected_tags"])
+        message = f"unknown {first['ctx']['discriminator'].strip(chr(39))} '{found}'{nearest(found, known)}"
     elif first["type"] == "missing" and location:
         message, location = f"the field '{location[-1]}' is missing", location[:-1]
     elif isinstance(original, EinsightError):

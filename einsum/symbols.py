@@ -321,7 +321,7 @@ def _take_along_axis(values: Any, indices: Any, axis: int) -> Any:
         raise Untraceable("symbols are taken along the second axis only")
     if not isinstance(indices, Symbols):
         return _wrapped(np.take_along_axis(_objects(values), np.asarray(indices), axis=1))
-    columns = [_symbols(_objects(values)[:, [place]].ravel().tolist(), (1, 1)) for place in range(np.shape(values)[1])]
+    columns = [_symbols(_objects(values)[:, [place]].ravel().tolist(), (-1, 1)) for place in range(np.shape(values)[1])]
     return np.broadcast_to(chosen(columns, indices), np.shape(indices))
 
 
@@ -353,7 +353,8 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
 _STRUCTURAL = frozenset(
     {"any", "all", "sum", "max", "min", "amax", "amin", "prod", "shape", "size", "ndim", "broadcast_to", "stack",
      "broadcast_arrays", "concatenate", "reshape", "ravel", "repeat", "expand_dims", "squeeze", "moveaxis", "copy",
-     "column_stack"}
+     "column_stack", "split", "array_split",
+     "swapaxes"}
 )  # fmt: skip
 
 _UFUNCS = {

@@ -95,9 +95,11 @@ class Cursor:
 
     @property
     def token(self) -> Token:
+        """The next token."""
         return self.tokens[self.position]
 
     def peek(self, distance: int = 1) -> Token:
+        """The token so many places behind the next one."""
         return self.tokens[min(self.position + distance, len(self.tokens) - 1)]
 
     def at(self, *texts: str) -> bool:
@@ -105,28 +107,34 @@ class Cursor:
         return self.token.kind in ("op", "name") and self.token.text in texts
 
     def take(self) -> Token:
+        """The next token, which is then behind."""
         token = self.token
         self.position = min(self.position + 1, len(self.tokens) - 1)
         return token
 
     def accept(self, *texts: str) -> Token | None:
+        """Take the next token if it is one of these; None if not."""
         return self.take() if self.at(*texts) else None
 
     def expect(self, text: str) -> Token:
+        """Take the next token, which has to be this one."""
         if not self.at(text):
             self.fail(f"expected '{text}', found {self.found()}")
         return self.take()
 
     def name(self, what: str) -> Token:
+        """Take the next token, which has to be a name; `what` says of what."""
         if self.token.kind != "name":
             self.fail(f"expected {what}, found {self.found()}")
         return self.take()
 
     def end(self) -> None:
+        """Refuse anything but the end of the text."""
         if self.token.kind != "end":
             self.fail(f"unexpected {self.found()}")
 
     def found(self) -> str:
+        """What stands next, for a message."""
         return "the end" if self.token.kind == "end" else f"'{self.token.text}'"
 
     def nest(self) -> None:
@@ -136,10 +144,13 @@ class Cursor:
             self.fail(f"nested more than {MAX_DEPTH} levels deep")
 
     def unnest(self) -> None:
+        """Leave a level of nesting."""
         self.depth -= 1
 
     def error(self, message: str, column: int | None = None) -> SpecError:
+        """An error at the next token, or at a column."""
         return _error(message, self.text, self.token.column if column is None else column)
 
     def fail(self, message: str, column: int | None = None) -> NoReturn:
+        """Raise the error."""
         raise self.error(message, column)

@@ -151,7 +151,8 @@ def check_size(extent: Any, rank: str, text: str, key: str | None = None) -> Non
     """Refuse an extent that is not a whole number of at least 1."""
     if not is_size(extent):
         named = "" if text == str(extent) else f" {text}"
-        raise SpecError(f"the extent{named} of rank '{rank}' is {extent}, expected 1, 2, 3, ...", key=key)
+        found = f"the extent{named} of rank '{rank}' is {extent}"
+        raise SpecError(f"{found}, expected a whole number of at least 1", key=key)
 
 
 def _check_use(cascade: Cascade) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from einsum.errors import SpecError, nearest
-from einsum.files import whole_file
+from einsum.errors import SpecError
+from einsum.files import check_ending, whole_file
 from explorer.store import Store
 
 Rows = Iterator[list[Sequence[Any]]]
@@ -20,9 +20,7 @@ def export(store: Store, path: str | Path) -> None:
     The ending of `path` says the format. Raises SpecError for another ending, and for Parquet without pyarrow.
     """
     writers: Mapping[str, Callable[[Path, list[str], Rows], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
-    ending = Path(path).suffix.lower()
-    if ending not in writers:
-        raise SpecError(f"cannot export to '{ending}'{nearest(ending, writers)}", file=str(path))
+    ending = check_ending(path, *writers).suffix.lower()
     about = store.about()
     constants = {name: value for name, value in about["constants"].items() if value is not None}
     stored = ["point", "key", *about["varying"], *about["columns"], "feasible", "error"]

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from einsum.errors import EinsightError
+from einsum.files import check_ending
 from kernels.calibrate import calibrate
 from kernels.measure import CudaBench, measure, provenance_path
 from kernels.plan import MeasurementPlan
@@ -24,7 +24,7 @@ def run_measure(plan: str | Path, out: str | Path, *, counters: bool = False, qu
     Raises EinsightError for a bad plan, a machine without CUDA, or a file from another GPU. Progress goes to stderr.
     """
     loaded = MeasurementPlan.load(plan)
-    path = _csv_path(out)
+    path = check_ending(out, ".csv")
     bench = CudaBench()
     table = measure(loaded, path, bench, counters=counters, progress=None if quiet else _ProgressLine())
     return {
@@ -41,17 +41,7 @@ def run_calibrate(out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
 
     Raises EinsightError on a machine without CUDA. Progress goes to stderr.
     """
-    path = Path(out)
-    if path.suffix not in (".yaml", ".yml"):
-        raise EinsightError(f"expected a file that ends in .yaml to write the facts to, found '{out}'")
-    return calibrate(path, None if quiet else _say)
-
-
-def _csv_path(out: str | Path) -> Path:
-    path = Path(out)
-    if path.suffix != ".csv":
-        raise EinsightError(f"expected a file that ends in .csv to append rows to, found '{out}'")
-    return path
+    return calibrate(check_ending(out, ".yaml", ".yml"), None if quiet else _say)
 
 
 def _say(section: str) -> None:

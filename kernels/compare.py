@@ -17,9 +17,10 @@ import numpy as np
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
-from kernels.predict import TILE, Prediction, predict
+from kernels.predict import TILE, Fidelity, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
@@ -95,7 +96,7 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror or error}", file=file) from None
+        raise SpecError(f"cannot be read: {reason(error)}", file=file) from None
     except UnicodeDecodeError:
         raise SpecError("is not a text file in UTF-8", file=file) from None
     reader = csv.DictReader(io.StringIO(text), strict=True)
@@ -148,7 +149,10 @@ def _number(text: str, name: str) -> float | None:
 
 
 def compare(
-    rows: Sequence[Row], machine: EvaluatedArchitecture, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[Row],
+    machine: EvaluatedArchitecture,
+    progress: Callable[[int, int], None] | None = None,
+    fidelity: Fidelity = "analytic",
 ) -> tuple[Compared, ...]:
     """Predict every row; rows that cannot run keep the reason."""
     found: list[Compared] = []
@@ -156,7 +160,7 @@ def compare(
     for done, row in enumerate(rows):
         if row.case not in known:
             try:
-                known[row.case] = predict(row.case, machine)
+                known[row.case] = predict(row.case, machine, fidelity)
             except SpecError as error:
                 known[row.case] = error.message
         answer = known[row.case]

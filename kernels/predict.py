@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ DESCRIPTIONS = {
     )
 }  # fmt: skip
 """Kernel -> its description in mappings/gpu/library."""
+Fidelity = Literal["analytic", "event"]
 TILE = ("block_m", "block_n", "block_k", "warps", "stages", "splits")
 FORMS: dict[str, dict[str, int]] = {
     "mma-sync": {"group_mma": 0},
@@ -62,11 +63,14 @@ def description(kernel: str) -> GpuKernel:
     return GpuKernel.load(DESCRIPTIONS[kernel])
 
 
-def predict(case: Case, machine: EvaluatedArchitecture) -> Prediction:
-    """Time and traffic of `case` on `machine`; SpecError where it cannot run, or no tile of the description can."""
+def predict(case: Case, machine: EvaluatedArchitecture, fidelity: Fidelity = "analytic") -> Prediction:
+    """Time and traffic of `case` on `machine`; SpecError where it cannot run, or no tile of the description can.
+
+    fidelity  analytic: queueing network; event: every tile of every thread block (about a second for each case)
+    """
     kernel = description(case.kernel)
     if any(getattr(case, name) for name in ("block_m", "block_n", "warps")):
-        return _predict_tile(case, kernel, machine)
+        return _predict_tile(case, kernel, machine, fidelity)
     best: Prediction | None = None
     refused: EinsightError | None = None
     for tile in kernel.tiles:
@@ -74,7 +78,7 @@ def predict(case: Case, machine: EvaluatedArchitecture) -> Prediction:
         for splits in _splits(case, machine):
             try:
                 chosen = Case.from_fields({**case.fields(), **values, **splits})
-                found = _predict_tile(chosen, kernel, machine)
+                found = _predict_tile(chosen, kernel, machine, fidelity)
             except SpecError as error:
                 refused = error
                 continue
@@ -95,10 +99,15 @@ def _splits(case: Case, machine: EvaluatedArchitecture) -> list[dict[str, int]]:
     return [{"splits": 2**power} for power in range(8) if 2**power <= multiprocessors]
 
 
-def _predict_tile(case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture) -> Prediction:
+def _predict_tile(case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture, fidelity: Fidelity) -> Prediction:
     arguments = arguments_of(case)
     program = lower(kernel, machine, arguments)
-    result = evaluate(program)
+    if fidelity == "event":
+        from simulator.event import evaluate_events
+
+        result = evaluate_events(program)
+    else:
+        result = evaluate(program)
     moved = result.traffic_bytes["DRAM"]["total"]
     return Prediction(
         time_s=float(np.max(result.latency_s)),

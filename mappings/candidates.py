@@ -137,12 +137,18 @@ class Candidates:
     def schedule(
         self, start: int, end: int, level: str, share: float, space: Space, tag: str = ""
     ) -> RunSchedule | None:
-        """The best schedule of a run on a share of a level."""
+        """The best schedule of a run on a share of a level: that on all of it, where it fits into the share."""
         key = start, end, level, share, tag, space.buffers
         if key not in self._schedules:
             run = self.run(start, end)
             capacity = float(self.problem.machine.memories[level].capacity_bytes) * share
-            self._schedules[key] = None if run is None else best_schedule(self.problem, run, capacity, space)
+            whole = self.schedule(start, end, level, 1.0, space, tag) if share < 1 else None
+            if run is None or (share < 1 and whole is None):
+                self._schedules[key] = None
+            elif whole is not None and whole.room_bytes <= capacity:
+                self._schedules[key] = whole
+            else:
+                self._schedules[key] = best_schedule(self.problem, run, capacity, space)
         return self._schedules[key]
 
     # Whole mappings
@@ -205,7 +211,7 @@ class Candidates:
         for part, own in zip(parts, chosen, strict=True):
             if not skipped:
                 loaded = set()
-            inner = [self._inner(part, place, level, loaded) for place in range(len(part.run.leaves))]
+            inner = [self._inner(part, place, level, buffers, loaded) for place in range(len(part.run.leaves))]
             writer = RunWriter(part, level, buffers, branch, inner, self._partition_chunks)
             bodies.append(writer.nodes(own, self.issue, skipped))
         nest: list[Any] = []
@@ -300,7 +306,9 @@ class Candidates:
 
     # Further levels
 
-    def _inner(self, part: RunSchedule, place: int, level: str, loaded: set[str]) -> tuple[str, LeafSchedule] | None:
+    def _inner(
+        self, part: RunSchedule, place: int, level: str, buffers: int, loaded: set[str]
+    ) -> tuple[str, LeafSchedule] | None:
         """How a leaf moves tiles between its run's level and the next one in; each leaf has its share of that level.
 
         Tensors that every rank of the leaf moves pass the level by, since nothing of them is used twice; so do those
@@ -317,13 +325,13 @@ class Candidates:
         leaf = part.run.leaves[place]
         share = 1.0 / max(len(self.leaves), 1)
         capacity = float(self.problem.machine.memories[inner].capacity_bytes) * share
-        space = Space(sizes=self._sizes, buffers=1)
+        space = Space(sizes=self._sizes, buffers=buffers)
         tile = self.problem.within(sizes)
         run = tile.alone(leaf)
         uses = tuple(
             use
             for use in run.uses[0]
-            if use.tensor not in loaded and not set(leaf.ranks) <= self.problem.shape(use.tensor).moved_by
+            if use.tensor not in loaded and not all(set(leaf.ranks) <= shape.moved_by for shape in use.shapes)
         )
         loaded.update(use.tensor for use in uses if not use.written)
         found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None

@@ -17,9 +17,11 @@ import numpy as np
 
 from mappings.dominance import Placement
 from mappings.mapspace import Problem, Run, Use, breakpoints
-from mappings.movement import InnerLoop
+from mappings.movement import InnerLoop, Shape
 from mappings.program import Array
 
+Face = tuple[int, int]
+"""Loops that cut a tile and loops that reload it, as bits of their places in a path."""
 MOST_ORDERS = 120
 MOST_ROWS = 20_000
 MOST_MASKED = 64
@@ -54,12 +56,11 @@ class Frame:
         self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
         single = [r for r in run.batch if space.sizes is None or r in problem.universal]
         ways, self.exact = thinned([[1] if rank in single else self.sizes(rank) for rank in self.order], MOST_ROWS)
-        tensors = {use.tensor for uses in run.uses for use in uses}
-        halos = any(
-            len(d.terms) > 1 for tensor in tensors for shape in problem.shapes(tensor) for d in shape.dimensions
-        )
-        # Cutting a tile with a halo takes less room but moves more; under a mask chunks that are as many differ.
-        self.exact &= not halos and problem.mask is None
+        uses = [use for uses in run.uses for use in uses]
+        halos = any(len(d.terms) > 1 for use in uses for shape in use.shapes for d in shape.dimensions)
+        # Cutting a tile with a halo, or one of two tiles that were the same, takes less room but moves more; under a
+        # mask chunks that are as many differ.
+        self.exact &= not halos and all(len(use.shapes) == 1 for use in uses) and problem.mask is None
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if ways else []
         self.rows = prod(len(way) for way in ways)
         self.chunks = {rank: axis.reshape(-1, 1) for rank, axis in zip(self.order, grid, strict=True)}
@@ -92,16 +93,12 @@ class Frame:
         """Iterations of a loop."""
         return np.ceil(self.problem.coordinates(rank) / chunks[rank])
 
-    def moved(
-        self, use: Use, cuts: Sequence[str], reloads: Sequence[str], chunks: Mapping[str, Array], inside: Sequence[str]
-    ) -> Array:
-        """Bytes that pass between the buffer and the memory outside for one tensor.
-
-        `inside`: loops that cut its tile inside the mask's loop that reloads it.
-        """
+    def moved(self, use: Use, shape: Shape, path: Sequence[str], face: Face, chunks: Mapping[str, Array]) -> Array:
+        """Bytes that pass between the buffer and the memory outside for one tile of a tensor."""
         problem = self.problem
+        cuts, reloads = ranks_of(face[0], path), ranks_of(face[1], path)
         inner = [InnerLoop(rank, problem.ranks.base(rank), self.trips(rank, chunks)) for rank in cuts]
-        words = problem.ranks.moved_words(problem.shape(use.tensor), problem.extents, inner)
+        words = problem.ranks.moved_words(shape, problem.extents, inner)
         visits = reduce(mul, (self.trips(rank, chunks) for rank in reloads if not self.masks(rank)), np.ones((1, 1)))
         distinct = np.ones((1, 1))
         if problem.mask is not None:
@@ -109,26 +106,60 @@ class Frame:
             roles |= {problem.ranks.base(rank): "cut" for rank in cuts if self.masks(rank)}
             sizes = {problem.ranks.base(rank): chunk for rank, chunk in chunks.items()}
             masked, stay = problem.mask.visits(roles, sizes)
-            others = (self.trips(rank, chunks) for rank in inside if not self.masks(rank))
-            masked = masked - stay * (reduce(mul, others, np.ones((1, 1))) == 1)
+            outer = max((path.index(rank) for rank in reloads if self.masks(rank)), default=len(path))
+            inside = (self.trips(r, chunks) for r in cuts if path.index(r) > outer and not self.masks(r))
+            masked = masked - stay * (reduce(mul, inside, np.ones((1, 1))) == 1)
             visits = visits * masked
             distinct = masked if set(roles.values()) == {"cut"} else distinct
         return words * problem.bytes[use.tensor] * (2 * visits - distinct if use.written else visits)
 
-    def cut_by(self, tensor: str, ranks: Sequence[str]) -> list[bool]:
-        """Which of some loops change a tensor's tile."""
-        moved_by = self.problem.shape(tensor).moved_by
-        return [rank in moved_by for rank in ranks]
+    def cut_by(self, shape: Shape, ranks: Sequence[str]) -> tuple[bool, ...]:
+        """Which of some loops change a tile."""
+        return tuple(rank in shape.moved_by for rank in ranks)
+
+    def faces(self, use: Use, ranks: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
+        """For each tile of a use, which of some loops change it; tiles that the same loops change are one."""
+        return tuple(dict.fromkeys(self.cut_by(shape, ranks) for shape in use.shapes))
+
+    def shape_of(self, use: Use, face: int, path: Sequence[str]) -> Shape:
+        """A shape that a use's tile of some number has."""
+        flags = self.faces(use, path)[face]
+        return next(shape for shape in use.shapes if self.cut_by(shape, path) == flags)
 
     def placed_room(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        cuts = ranks_of(spot.cuts, path)
-        copies = self.space.buffers if cuts else 1
-        return copies * self.room([use.tensor], cuts, chunks)
+        """Bytes that a placed tensor takes in the buffer."""
+        copies = self.space.buffers if spot.depth else 1
+        tiles = []
+        for number, (cuts, _) in enumerate(spot.faces):
+            sizes = dict(self.problem.extents)
+            for rank in ranks_of(cuts, path):
+                base = self.problem.ranks.base(rank)
+                sizes[base] = np.minimum(sizes[base], chunks[rank])
+            tiles.append(self.problem.ranks.words(self.shape_of(use, number, path), sizes))
+        return copies * self._together(spot, path, chunks, tiles) * self.problem.bytes[use.tensor]
 
     def placed_moved(self, use: Use, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array]) -> Array:
-        cuts, reloads = ranks_of(spot.cuts, path), ranks_of(spot.reloads, path)
-        outer = max((path.index(rank) for rank in reloads if self.masks(rank)), default=len(path))
-        return self.moved(use, cuts, reloads, chunks, [rank for rank in cuts if path.index(rank) > outer])
+        """Bytes that pass between the buffer and the memory outside for a placed tensor."""
+        shapes = [self.shape_of(use, number, path) for number in range(len(spot.faces))]
+        tiles = [self.moved(use, shape, path, face, chunks) for shape, face in zip(shapes, spot.faces, strict=True)]
+        return self._together(spot, path, chunks, tiles)
+
+    def _together(
+        self, spot: Placement, path: Sequence[str], chunks: Mapping[str, Array], values: Sequence[Array]
+    ) -> Array:
+        """Sum over a tensor's tiles; two that only loops of one iteration tell apart are one."""
+        if len(values) == 1:
+            return values[0]
+        kept: list[Array] = []
+        for number, value in enumerate(values):
+            alone = np.ones((1, 1), dtype=bool)
+            for other in range(number):
+                apart = ranks_of(spot.faces[number][0] ^ spot.faces[other][0], path)
+                same = alone & (reduce(mul, (self.trips(rank, chunks) for rank in apart), np.ones((1, 1))) == 1)
+                kept[other] = np.where(same, np.maximum(kept[other], value), kept[other])
+                alone = alone & ~same
+            kept.append(np.where(alone, value, 0.0))
+        return sum(kept, np.zeros((1, 1)))
 
 
 def thinned(ways: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], bool]:

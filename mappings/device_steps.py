@@ -1,7 +1,7 @@
 """The steps of a tile: stages that run on drives, links and paths; other stages are those of `mappings.stage_steps`.
 
 A stage on a path is one stage for each part that it passes: each starts with the first bytes that the part before it
-delivers and ends after it. A memory on the way is written and read again.
+delivers and ends after it. A memory on the way is written and read again, one at its end is written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from architectures.flash import EvaluatedFlash
 from architectures.links import EvaluatedLink
 from architectures.pages import Layout
 from einsum.errors import EinsightError, SpecError, nearest
+from einsum.expressions import Expression
 from mappings.movement import column
 from mappings.program import Array, Step, Traffic
 from mappings.stage_steps import StageLowering
@@ -47,6 +48,9 @@ def tile_steps(
     for place, stage in zip(owner, hops, strict=True):
         with _located(place):
             device = machine.devices.get(stage.on or "")
+            for field in ("touches", "in_flight"):
+                if getattr(stage, field) and not isinstance(device, EvaluatedFlash):
+                    raise SpecError(f"only drives have pages and requests in flight, '{stage.on}' is none", key=field)
             if device is not None:
                 made[stage.stage] = DeviceWork(stage, device, lowering).step(made[stage.stage])
             made[stage.stage] = _dealt(made[stage.stage], stage, machine, lowering)
@@ -93,10 +97,10 @@ def _hops(stage: PlanStage, machine: EvaluatedArchitecture) -> Iterator[PlanStag
         last = number == len(over) - 1
         name = stage.stage if last else f"{stage.stage} over {hop}"
         before = () if number == 0 else (f"{stage.stage} over {over[number - 1]}",)
-        kept = hop in machine.memories and 0 < number < len(over) - 1
-        passed = {
-            tensor: move.model_copy(update={"write": move.read}) if kept else move for tensor, move in moves.items()
-        }
+        passed = dict(moves)
+        if hop in machine.memories and number > 0:  # written there, and read again when the path goes on
+            again = {"read": Expression.parse(0)} if last else {}
+            passed = {tensor: move.model_copy(update={"write": move.read, **again}) for tensor, move in moves.items()}
         yield stage.model_copy(
             update={"stage": name, "on": hop, "moves": {hop: passed}, "along": before or stage.along}
         )
@@ -112,7 +116,7 @@ def _dealt(step: Step, stage: PlanStage, machine: EvaluatedArchitecture, lowerin
     """The step's time on the copy that gets the most pieces."""
     if stage.spread is None:
         return step
-    pieces = np.maximum(lowering.values(stage.spread, "spread"), 1.0)
+    pieces = lowering.whole(stage.spread, "spread", 1)
     name = str(stage.on)
     parts = (machine.devices, machine.memories, machine.units)
     copies = next((each[name].copies for each in parts if name in each), 1)
@@ -177,7 +181,7 @@ class DeviceWork:
         lowering, page = self.lowering, column(flash.page_bytes)
         traffic: dict[tuple[str, str], Traffic] = {}
         busy, read_pages, written = np.zeros(lowering.shape), np.zeros(lowering.shape), np.zeros(lowering.shape)
-        depth = None if self.stage.in_flight is None else lowering.values(self.stage.in_flight, "in_flight")
+        depth = None if self.stage.in_flight is None else lowering.whole(self.stage.in_flight, "in_flight", 1)
         for tensor, move in self.stage.moves.get(flash.name, {}).items():
             read, write, pieces = self._sides(tensor, move, active)
             busy = busy + flash.read_s(np.where(read > 0, pieces, 0.0), read / pieces, depth)
@@ -200,5 +204,16 @@ class DeviceWork:
         def value(field: str) -> Array:
             return self.lowering.values(getattr(touch, field), f"touches.{tensor}.{field}")
 
-        layout = Layout.of(value("vector_bytes"), column(flash.page_bytes))
-        return layout.expected(value("vectors"), value("kept"), value("latest"), value("run")) * value("sets")
+        active = self._active()
+        vectors, kept, latest, clustering = map(value, ("vectors", "kept", "latest", "clustering"))
+        for field, wrong, limit in (
+            ("vector_bytes", value("vector_bytes") <= 0, "above 0"),
+            ("kept", kept > vectors, "at most the number of vectors"),
+            ("latest", latest > kept, "at most the number of kept vectors"),
+            ("clustering", clustering > 1, "at most 1"),
+        ):
+            if (wrong & active).any():
+                found = f"'{getattr(touch, field)}' is {value(field)[wrong & active][0]:g}"
+                raise SpecError(f"{found}, expected {limit}", key=f"touches.{tensor}.{field}")
+        layout = Layout.of(np.where(active, value("vector_bytes"), 1.0), column(flash.page_bytes))
+        return layout.expected(vectors, kept, latest, clustering) * value("sets")

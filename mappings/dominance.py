@@ -19,30 +19,38 @@ Places = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Placement:
-    """A tensor held below the first `depth` loops of a path. `cuts`, `reloads`: those loops, as positions' bits."""
+    """A tensor held below the first `depth` loops of a path.
+
+    faces  for each way in which its readers' accesses are moved: loops that cut the tile, and loops that load it
+           again, as positions' bits
+    """
 
     depth: int
-    cuts: int
-    reloads: int
+    faces: tuple[tuple[int, int], ...]
 
 
-def placements(moved: Sequence[bool], idle: Sequence[bool] | None = None) -> list[Placement]:
-    """Where a tensor may be held below loops of which `moved` change its tile, outermost first.
+def placements(moved: Sequence[Sequence[bool]], idle: Sequence[bool] | None = None) -> list[Placement]:
+    """Where a tensor may be held below loops, outermost first, which change its faces' tiles as `moved` says.
 
     In `idle` loops its users run in one iteration only, so that nothing is reloaded there.
 
-    Only the places right below a loop that cuts the tile, and the top, are offered: a place further in takes as much
+    Only the places right below a loop that cuts a tile, and the top, are offered: a place further in takes as much
     room and is reloaded as often. A tile is reloaded by the loops over other ranks outside the innermost that cuts it.
     """
-    found = [Placement(0, 0, 0)]
-    cuts = others = 0
+    depths = [0, *(place + 1 for place, flags in enumerate(zip(*moved, strict=True)) if any(flags))]
+    return [Placement(depth, tuple(_face(cut[:depth], idle) for cut in moved)) for depth in depths]
+
+
+def _face(moved: Sequence[bool], idle: Sequence[bool] | None) -> tuple[int, int]:
+    """Loops that cut one tile, and those that reload it, as bits."""
+    cuts = reloads = others = 0
     for place, cut in enumerate(moved):
         if cut:
             cuts |= 1 << place
-            found.append(Placement(place + 1, cuts, others))
+            reloads = others
         elif idle is None or not idle[place]:
             others |= 1 << place
-    return found
+    return cuts, reloads
 
 
 def steady_depth(moved: Sequence[bool]) -> int:

@@ -51,8 +51,8 @@ class LeafTable:
     def _options(self, leaf: Leaf) -> list[Option]:
         """Those left that no other beats. They depend on which ranks move which tensors, so they are found once."""
         frame = self.frame
-        moved = tuple(tuple(frame.cut_by(use.tensor, (*frame.order, *self.own))) for use in self.uses)
-        shared = tuple(sum(use in uses for uses in frame.run.uses) > 1 for use in self.uses)
+        moved = tuple(frame.faces(use, (*frame.order, *self.own)) for use in self.uses)
+        shared = tuple(use.tensor in frame.run.several for use in self.uses)
         idle = tuple(rank not in leaf.ranks for rank in (*frame.order, *self.own))
         return _undominated_options(frame.order, self.own, moved, shared, idle)
 
@@ -60,13 +60,13 @@ class LeafTable:
         """(bytes, room) of every way in some rows of the frame; ways that leave no room are infinite."""
         chunks = {**{rank: chunk[rows] for rank, chunk in self.frame.chunks.items()}, **self.chunks}
         shape = (rows.size, self.columns)
-        rooms: dict[tuple[str, frozenset[str]], Array] = {}
+        rooms: dict[tuple[str, tuple[frozenset[str], ...]], Array] = {}
         parts: list[tuple[Array, Array]] = []
         for order, spots in self.options:
             path = (*self.frame.order, *order)
             moved, room = np.zeros(shape), np.zeros(shape)
             for use, spot in zip(self.uses, spots, strict=True):
-                key = use.tensor, frozenset(ranks_of(spot.cuts, path))
+                key = use.tensor, tuple(frozenset(ranks_of(cuts, path)) for cuts, _ in spot.faces)
                 if key not in rooms:
                     rooms[key] = self.frame.placed_room(use, spot, path, chunks)
                 room += rooms[key]
@@ -93,7 +93,7 @@ class LeafTable:
         last = max(dense, key=lambda rank: len(self.sizes[self.own.index(rank)]), default=None)
         others = [rank for rank in self.own if rank != last]
         ways, whole = thinned([self.sizes[self.own.index(rank)] for rank in others], MOST_CELLS)
-        self.exact &= whole and all(len(frame.problem.shapes(use.tensor)) == 1 for use in self.uses)
+        self.exact &= whole and all(len(use.shapes) == 1 for use in self.uses)
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if others else []
         columns = prod(len(way) for way in ways)
         chunks = {**frame.chunks, **{rank: axis.reshape(1, -1) for rank, axis in zip(others, grid, strict=True)}}
@@ -133,7 +133,7 @@ class LeafTable:
 def _undominated_options(
     outer: tuple[str, ...],
     own: tuple[str, ...],
-    moved: tuple[tuple[bool, ...], ...],
+    moved: tuple[tuple[tuple[bool, ...], ...], ...],
     several: tuple[bool, ...],
     idle: tuple[bool, ...],
 ) -> list[Option]:
@@ -148,21 +148,28 @@ def _undominated_options(
         places = [known.index(rank) for rank in (*outer, *order)]
         ways = []
         for flags, again in zip(moved, several, strict=True):
-            cut = [flags[place] for place in places]
-            spots = placements(cut, [idle[place] for place in places])
+            cuts = [[face[place] for place in places] for face in flags]
+            spots = placements(cuts, [idle[place] for place in places])
             if again:
-                spots = spots[-1:] if all(cut) else []
-            ways.append([(spot, _moved_bits(spot, places)) for spot in spots])
+                spots = spots[-1:] if all(all(cut) for cut in cuts) else []
+            ways.append([(spot, _signature(spot, places)) for spot in spots])
         for chosen in product(*ways):
             found.append((order, tuple(spot for spot, _ in chosen)))
-            keys.append([bits for _, bits in chosen])
+            keys.append([bits for _, pairs in chosen for bits in pairs])
     if not found:
         return []
-    table = np.array(keys, dtype=np.uint64).reshape(len(found), len(moved), 2)
+    table = np.array(keys, dtype=np.uint64).reshape(len(found), -1, 2)
     return [found[place] for place in undominated(table[:, :, 1], table[:, :, 0])]
 
 
-def _moved_bits(spot: Placement, places: Sequence[int]) -> tuple[int, int]:
-    """Cuts and reloads of a placement, as bits of the loops' numbers in `places`."""
-    cuts = sum(1 << to for place, to in enumerate(places) if spot.cuts >> place & 1)
-    return cuts, sum(1 << to for place, to in enumerate(places) if spot.reloads >> place & 1)
+def _signature(spot: Placement, places: Sequence[int]) -> list[tuple[int, int]]:
+    """Cuts and reloads of each tile of a placement, as bits of the loops' numbers in `places`.
+
+    A tensor with several tiles is compared only with placements that cut them alike: its bits stand there twice.
+    """
+
+    def moved(bits: int) -> int:
+        return sum(1 << to for place, to in enumerate(places) if bits >> place & 1)
+
+    found = [(moved(cuts), moved(reloads)) for cuts, reloads in spot.faces]
+    return found if len(found) == 1 else [*found, *((0, cuts) for cuts, _ in found)]

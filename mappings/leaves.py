@@ -14,7 +14,7 @@ from einsum.einsum import Einsum
 from einsum.errors import SpecError, join_key, nearest
 from mappings.accounts import Account, Ledger, memory_steps
 from mappings.masked import Space
-from mappings.movement import InnerLoop, column, inner_loops, visits
+from mappings.movement import InnerLoop, Shape, column, inner_loops, visits
 from mappings.nest import Hold, Leaf
 from mappings.operands import Gate, Homes
 from mappings.program import Array, Dependence, Step
@@ -229,13 +229,17 @@ class LeafWork:
         return kept
 
     def _reads(self) -> list[tuple[Hold, str, Access]]:
-        """Operands that come from holds, each tensor once."""
-        found: dict[str, tuple[Hold, str, Access]] = {}
+        """Operands that come from holds, each tensor once for each way in which the loops move it."""
+        found: dict[tuple[str, Shape], tuple[Hold, str, Access]] = {}
         for einsum in self.einsums:
             for access in einsum.inputs:
                 hold = self.homes.source(self.leaf, access.tensor)
-                if hold is not None and access.tensor not in found:
-                    found[access.tensor] = (hold, access.tensor, access)
+                if hold is not None:
+                    latest = self.homes.ranks.iterative(access.tensor)
+                    names = frozenset(name for rank in latest for name in self.homes.ranks.names_moving(rank))
+                    shape = self.homes.ranks.shape(access)
+                    key = access.tensor, Shape(shape.dimensions, shape.moved_by - names)
+                    found.setdefault(key, (hold, access.tensor, access))
         return list(found.values())
 
     def _read(self, hold: Hold, tensor: str, access: Access, account: Account) -> None:

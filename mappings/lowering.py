@@ -15,7 +15,7 @@ import numpy as np
 from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
-from mappings.capacity import spilled_shares
+from mappings.capacity import check_registers, spilled_shares
 from mappings.masked import Mask, MaskedTileSpace, Space
 from mappings.movement import Ranks, column
 from mappings.nest import Binder, Hold, Leaf, PhaseNest, as_points
@@ -48,16 +48,17 @@ def lower(
     store = next(iter(machine.memories))
     outside = tuple(name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate")
     root = Hold(store, store, outside, np.ones((points, 1)), False, False, False, (), "the outermost memory")
-    homes = Homes(cascade, ranks, phases, root)
+    extents = base_extents(cascade, env, points)
+    homes = Homes(cascade, ranks, phases, root, _single_loops(phases, extents))
     _check_iterations(homes)
     _check_complete(cascade, phases)
     homes.check()
-    extents = base_extents(cascade, env, points)
     _check_values_last(homes, extents)
     tensor_bytes = word_bytes(cascade, machine, env, points)
     mask = Mask.of(cascade, env) if points == 1 else None
     lowered = []
     for phase in phases:
+        check_registers(phase, homes, machine, extents, tensor_bytes)
         spilled = spilled_shares(phase, homes, machine, extents, tensor_bytes)
         stream = _lower_phase(phase, homes, machine, extents, tensor_bytes, spilled, mask, hidden_fill)
         lowered.append(Phase(phase.name, (stream,)))
@@ -141,6 +142,18 @@ def _copies(resource: str, machine: EvaluatedArchitecture) -> Array:
     """Copies of a unit, or of a memory that has the port."""
     name = resource.split(".")[0]
     return column(machine.units[name].copies if name in machine.units else machine.memories[name].copies)[:, 0]
+
+
+def _single_loops(phases: tuple[PhaseNest, ...], extents: Mapping[str, Array]) -> frozenset[Loop]:
+    """Loops that have one iteration at every design point."""
+    found: set[Loop] = set()
+    for leaf in (leaf for phase in phases for leaf in phase.leaves):
+        sizes = dict(extents)
+        for loop in leaf.loops:
+            if (sizes[loop.rank] <= loop.chunk).all():
+                found.add(loop)
+            sizes[loop.rank] = np.minimum(sizes[loop.rank], loop.chunk)
+    return frozenset(found)
 
 
 def _check_iterations(homes: Homes) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
+from einsum.files import reason, whole_file
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.gpu.kernel import GpuKernel
 from mappings.plan import PhasePlan, parse_plan
@@ -136,10 +137,11 @@ class Mapping:
         return cls(header, nest, data, table, file, plan, kernel)
 
     def save(self, path: str | Path) -> None:
-        """Write the mapping as YAML (its table stays where it is)."""
+        """Write the mapping as YAML (its table stays where it is); a partial file is never left behind."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        with whole_file(path) as partial:
+            partial.write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _load_kernel(name: Any, file: str | None) -> GpuKernel:
@@ -160,8 +162,8 @@ def _read_table(rows: Rows, file: str | None) -> Table:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SpecError(f"the table '{rows.file}' cannot be read: {reason}", key="rows.file") from None
+        why = reason(error) if isinstance(error, OSError) else "not UTF-8 text"
+        raise SpecError(f"the table '{rows.file}' cannot be read: {why}", key="rows.file") from None
     header, *body = csv.reader(lines)
     for key in rows.keys:
         if key not in header:

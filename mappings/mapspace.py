@@ -40,10 +40,14 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Use:
-    """A tensor that a leaf takes from, or leaves for, the outside of its run."""
+    """A tensor that a leaf takes from, or leaves for, the outside of its run.
+
+    shapes  the tiles that its accesses cut: two for `X[p,d] * X[m,d]`, since different loops move them
+    """
 
     tensor: str
     written: bool
+    shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ class Run:
     shared: tuple[str, ...]
     uses: tuple[tuple[Use, ...], ...]
     inside: tuple[Inside, ...]
+
+    @cached_property
+    def several(self) -> frozenset[str]:
+        """Tensors that several leaves take from outside."""
+        read = [use.tensor for uses in self.uses for use in uses if not use.written]
+        return frozenset(tensor for tensor in read if read.count(tensor) > 1)
 
 
 class Problem:
@@ -99,11 +109,18 @@ class Problem:
         for einsum in self.einsums(leaf):
             for access in einsum.inputs:
                 if access.tensor not in leaf.einsums and not self.ranks.iterative(access.tensor):
-                    uses.setdefault(access.tensor, Use(access.tensor, False))
+                    uses.setdefault(access.tensor, self.use(access.tensor, False, leaf))
         for name in leaf.einsums:
             if not self.ranks.iterative(name) and self._leaves_run(name, set(leaf.einsums)):
-                uses[name] = Use(name, True)
+                uses[name] = self.use(name, True, leaf)
         return Run((leaf,), (), (), (tuple(uses.values()),), ())
+
+    def use(self, tensor: str, written: bool, *leaves: Leaf) -> Use:
+        """A tensor with the shapes that some leaves give its tiles."""
+        einsums = [einsum for leaf in leaves for einsum in self.einsums(leaf)]
+        touched = [access for e in einsums for access in ((e.output,) if written else e.inputs)]
+        shapes = dict.fromkeys(self.ranks.shape(access) for access in touched if access.tensor == tensor)
+        return Use(tensor, written, tuple(shapes))
 
     def loop_names(self, einsum: Einsum) -> tuple[str, ...]:
         """Ranks that loops around an Einsum may visit: a partitioned rank only by its outer part."""
@@ -202,7 +219,7 @@ class Problem:
         uses = tuple(self._uses(leaf, names) for leaf in leaves)
         inside = self._inside(leaves, names)
         tensors = {use.tensor for part in uses for use in part} | {t for group in inside for t in group.tensors}
-        moved = [self.shape(tensor).moved_by for tensor in tensors]
+        moved = [shape.moved_by for tensor in tensors for shape in self.shapes(tensor)]
         batch = tuple(
             rank
             for rank in sorted(shared, key=lambda rank: rank not in self.universal)
@@ -215,7 +232,7 @@ class Problem:
     @cached_property
     def universal(self) -> frozenset[str]:
         """Ranks that every tensor of the cascade has."""
-        moved = [self.shape(tensor).moved_by for tensor in self.cascade.tensors]
+        moved = [shape.moved_by for tensor in self.cascade.tensors for shape in self.shapes(tensor)]
         return frozenset(rank for rank in self.cascade.ranks if all(rank in ranks for ranks in moved))
 
     def _has(self, terms: tuple[tuple[float, str, str], ...], rank: str) -> bool:
@@ -251,10 +268,10 @@ class Problem:
         for einsum in self.einsums(leaf):
             for access in einsum.inputs:
                 if access.tensor not in names:
-                    found.setdefault(access.tensor, Use(access.tensor, False))
+                    found.setdefault(access.tensor, self.use(access.tensor, False, leaf))
         for name in leaf.einsums:
             if self._leaves_run(name, names) and not self._read_elsewhere(name, leaf, names):
-                found[name] = Use(name, True)
+                found[name] = self.use(name, True, leaf)
         return tuple(found.values())
 
     def _leaves_run(self, tensor: str, names: set[str]) -> bool:

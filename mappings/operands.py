@@ -3,21 +3,22 @@
 Rules. An input or output is at home in the outermost memory. An intermediate needs a hold that encloses its producer
 and all its consumers; without one its traffic would vanish, so that is an error. An Einsum inside a loop over a rank
 that it does not iterate runs once per such loop: in its last iteration if it waits for a value that the loop completes,
-in its first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop.
+in its first otherwise. A value that a loop still reduces may not be consumed by an Einsum that iterates the same loop;
+a loop of one iteration leaves nothing to reduce.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from einsum.access import Access
+from einsum.access import Access, Index
 from einsum.cascade import Cascade
 from einsum.einsum import Einsum
 from einsum.errors import SpecError
-from mappings.movement import Ranks
+from mappings.movement import Ranks, Shape
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.tiles import Loop
 
@@ -30,23 +31,15 @@ class Gate:
     side: Literal["first", "last"]
 
 
-@dataclass(frozen=True)
-class Operand:
-    """One access of a leaf: the hold it reads or writes, None for the registers of the leaf's own unit."""
-
-    access: Access
-    einsum: Einsum
-    hold: Hold | None
-
-
 @dataclass(frozen=True, eq=False)
 class Homes:
-    """The holds of a whole mapping and who uses them."""
+    """The holds of a whole mapping and who uses them. `single`: loops that have one iteration at every point."""
 
     cascade: Cascade
     ranks: Ranks
     phases: tuple[PhaseNest, ...]
     root: Hold
+    single: frozenset[Loop] = frozenset()
     _gates: dict[Leaf, tuple[Gate, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -66,6 +59,24 @@ class Homes:
     def consumers(self, tensor: str) -> tuple[Leaf, ...]:
         """Leaves that read a tensor."""
         return self._consumers.get(tensor, ())
+
+    def tiles(self, tensor: str, leaves: Iterable[Leaf], loops: Iterable[Loop]) -> list[list[Shape]]:
+        """The tiles of a tensor that some leaves touch below some loops, each with the shapes that accesses give it.
+
+        Accesses that the same loops move touch the same tile; `X[p,d] * X[m,d]` needs two where a loop visits p or m.
+        """
+        latest = {name for rank in self.ranks.iterative(tensor) for name in self.ranks.names_moving(rank)}
+        names = {loop.name for loop in loops if loop not in self.single} - latest
+        found: dict[frozenset[str], dict[Shape, None]] = {}
+        for leaf in leaves:
+            for access in self._accesses(leaf, tensor):
+                shape = self.ranks.shape(access)
+                found.setdefault(shape.moved_by & names, {})[shape] = None
+        return [list(shapes) for shapes in found.values()]
+
+    def _accesses(self, leaf: Leaf, tensor: str) -> list[Access]:
+        einsums = map(self.einsum, leaf.einsums)
+        return [access for e in einsums for access in (*e.inputs, e.output) if access.tensor == tensor]
 
     def einsum(self, name: str) -> Einsum:
         """The Einsum of that name."""
@@ -143,6 +154,40 @@ class Homes:
                             f"both holds it; keep it there, or in {self.root.level}",
                             key=reader.key,
                         )
+                    for hold in made:
+                        if hold in used:
+                            self._check_whole(hold, name, producer, reader)
+        for leaf in self.leaves:
+            self._check_together(leaf)
+
+    def _check_whole(self, hold: Hold, tensor: str, producer: Leaf, reader: Leaf) -> None:
+        """SpecError where a loop around a hold leaves only a part there of what the reader takes."""
+        outputs = [self.einsum(name).output for name in producer.einsums if self.writes(name) == tensor]
+        for loop in hold.loops:
+            for access in self._accesses(reader, tensor) if loop not in self.single else ():
+                if any(self._pieces(loop, access, output) for output in outputs):
+                    raise SpecError(
+                        f"{reader.name} reads {access}, but inside the loop over '{loop.name}' only a part of "
+                        f"'{tensor}' is in {hold.level}; hold it outside that loop",
+                        key=hold.key,
+                    )
+
+    def _check_together(self, leaf: Leaf) -> None:
+        """SpecError where an Einsum takes a value of its own leaf at another point, or before it is complete."""
+        made = {self.writes(name): self.einsum(name) for name in leaf.einsums}
+        for name in leaf.einsums:
+            for access in self.einsum(name).inputs:
+                einsum = made.get(access.tensor)
+                if einsum is None or self.ranks.iterative(access.tensor):
+                    continue
+                if set(einsum.ranks) != set(self.einsum(name).ranks):
+                    continue  # refused as a whole where the leaf is lowered
+                if einsum.reduced or str(einsum.output) != str(access):
+                    raise SpecError(
+                        f"{name} reads {access}, which is not complete at the point where {einsum.name} computes "
+                        f"{einsum.output}; compute them one after the other",
+                        key=leaf.key,
+                    )
 
     def gates(self, leaf: Leaf) -> tuple[Gate, ...]:
         """Loops above a leaf that it does not iterate. SpecError for a consumer of an unfinished reduction."""
@@ -155,7 +200,7 @@ class Homes:
         for loop in leaf.loops:
             unfinished = self._unfinished(leaf, loop)
             iterates = self._iterates(leaf, loop)
-            if iterates and unfinished:
+            if iterates and unfinished and loop not in self.single:
                 raise SpecError(
                     f"{leaf.name} needs '{unfinished}' complete over rank '{loop.name}', but runs inside the loop over "
                     f"'{loop.name}' that computes it; close that loop first",
@@ -185,15 +230,34 @@ class Homes:
         return None
 
     def _completed_by(self, loop: Loop, access: Access, producer: Leaf) -> bool:
-        """Whether the loop reduces what is accessed, or the access takes the final value along the loop's rank."""
+        """Whether the loop reduces what is accessed, or visits it piece by piece while the access takes all pieces."""
         moving = [einsum for einsum in map(self.einsum, producer.einsums) if einsum.output.tensor == access.tensor]
         for einsum in moving:
             if any(loop.name in self.ranks.names_moving(rank) for rank in einsum.reduced):
+                return True
+            if self._pieces(loop, access, einsum.output):
                 return True
             last = self.ranks.iterative(access.tensor)
             if any(loop.name in self.ranks.names_moving(rank) for rank in last) and not last & set(access.ranks):
                 return True
         return False
+
+    def _pieces(self, loop: Loop, access: Access, output: Access) -> bool:
+        """Whether a loop over a rank of a tensor's producer does not move an access to the tensor in step with it."""
+        latest = self.ranks.iterative(access.tensor)
+        return any(
+            any(loop.name in self.ranks.names_moving(rank) for rank in set(made.terms) - latest)
+            and not self._in_step(made, read)
+            for made, read in zip(output.indices, access.indices, strict=True)
+        )
+
+    def _in_step(self, made: Index, read: Index) -> bool:
+        """Whether two indices stand for the same coordinate; a partitioned rank may be written in its two parts."""
+        if str(made) == str(read):
+            return True
+        whole = [str(self.cascade.coordinate(base)) for base in self.cascade.partitions]
+        forms = {str(made), str(read)}
+        return any(forms <= {base, form} for base, form in zip(self.cascade.partitions, whole, strict=True))
 
     def _inside(self, tensor: str, loop: Loop) -> list[Leaf]:
         return [leaf for leaf in self.producers(tensor) if loop in leaf.loops]

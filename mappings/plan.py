@@ -9,8 +9,10 @@ tile program.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from einsum.errors import SpecError, join_key
@@ -28,10 +30,24 @@ class Series(Model):
 
 
 class Requirement(Model):
-    """What must hold for every row of the trace."""
+    """What must hold for every tile."""
 
     that: Expression = Field(description="The condition.")
     otherwise: str = Field(alias="else", description="The message; {name} is the value of a column or a variable.")
+
+    def unmet(self, env: Mapping[str, Any], shape: tuple[int, int]) -> tuple[int, str] | None:
+        """The first class (or row) of the first point where it does not hold, and the message; `shape` is theirs."""
+        wrong = ~np.broadcast_to(np.asarray(self.that.evaluate(env)), shape).astype(bool)
+        if not wrong.any():
+            return None
+        point = int(np.argmax(wrong.any(axis=1)))
+        place = int(np.argmax(wrong[point]))
+        sentence = self.otherwise
+        for name, value in env.items():
+            if "{" + name + "}" in sentence:
+                found = np.broadcast_to(np.asarray(value), shape)[point, place]
+                sentence = sentence.replace("{" + name + "}", f"{found:.12g}")
+        return place, sentence
 
 
 class Rows(Model):
@@ -42,7 +58,6 @@ class Rows(Model):
     )
     heads: Expression = Field(default=Expression.parse("count"), description="Alike heads that a row stands for.")
     queries: Expression = Field(default=Expression.parse("query_num"), description="Tiles of each of those heads.")
-    require: tuple[Requirement, ...] = Field(default=(), description="Conditions on the rows.")
 
 
 class PlanPhase(Model):
@@ -51,6 +66,7 @@ class PlanPhase(Model):
     phase: str = Field(min_length=1, description="Its name.")
     series: dict[str, Series] = Field(default_factory=dict, max_length=1, description="variable -> its values.")
     rows: Rows | None = Field(default=None, description="The tiles are those of a trace's rows.")
+    require: tuple[Requirement, ...] = Field(default=(), description="Conditions on the tiles.")
     tiles: Expression = Field(default=Expression.parse(1), description="Tiles for each value, one after another.")
     repeat: Expression = Field(default=Expression.parse(1), description="Times that the whole phase runs.")
     stages: tuple[PlanStage, ...] = Field(min_length=1, description="The stages, in the order of a tile.")
@@ -72,8 +88,15 @@ class PhasePlan(Model):
         default_factory=dict, description="memory or drive -> tensor -> bytes that it has to hold, all copies together."
     )
     assumptions: tuple[str, ...] = Field(default=(), description="What the description takes for granted.")
-    phases: tuple[PlanPhase, ...] = Field(min_length=1)
-    """The phases, in the order in which they run."""
+    phases: tuple[PlanPhase, ...] = Field(min_length=1, description="The phases, in the order in which they run.")
+
+    @model_validator(mode="after")
+    def _check_names(self) -> PhasePlan:
+        names = [phase.phase for phase in self.phases]
+        twice = next((place for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise SpecError(f"the phase '{names[twice]}' occurs twice", key=f"phases[{twice}]")
+        return self
 
     @property
     def traced(self) -> bool:

@@ -26,6 +26,9 @@ from mappings.tile_group import TileGroup
 from mappings.trace_classes import FIRST, TraceClasses, trace_columns
 from workloads import HeadTrace
 
+MOST_VALUES = 10_000_000
+"""Values of a series, times design points, that are kept in memory at once."""
+
 
 @dataclass(frozen=True)
 class SeriesOrder:
@@ -85,7 +88,7 @@ def lower_plan(
         peak_per_s={name: peak for name, peak in peaks.items() if name in used},
         clock_hz=column(machine.clock_hz),
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
-        assumptions=(*plan.assumptions, *_notes(plan)),
+        assumptions=(*plan.assumptions, *_notes(plan, machine)),
         footprints=_footprints(plan, machine, definitions, values, points),
     )
 
@@ -110,7 +113,11 @@ def _phases(
         steps, peaks = tile_steps(phase.stages, machine, source.env, shape)
     except RowError as error:
         raise source.refused(error) from None
+    _check_order(steps)
     repeat = _number(phase.repeat, definitions, given, points, "repeat")[:, 0]
+    if (repeat < 0).any() or (repeat % 1).any():
+        wrong = repeat[(repeat < 0) | (repeat % 1 != 0)][0]
+        raise SpecError(f"'{phase.repeat}' is {wrong:g}, expected a whole number of at least 0", key="repeat")
     made = [
         Phase(
             group.name,
@@ -145,13 +152,21 @@ class SeriesClasses:
         for name, series in phase.series.items():
             start = _number(series.start, definitions, env, points, f"series.{name}.from")
             count = _number(series.count, definitions, env, points, f"series.{name}.count")
-            longest = int(count.max())
-            if longest < 1:
-                raise SpecError(f"'{series.count}' is {longest}, expected at least 1", key=f"series.{name}.count")
-            steps = np.arange(longest, dtype=np.float64)[None, :]
+            wrong = count[(count < 1) | (count % 1 != 0) | (count * points > MOST_VALUES)]
+            if wrong.size:
+                limit = f"a whole number of at least 1 and at most {MOST_VALUES:,} in all"
+                raise SpecError(f"'{series.count}' is {wrong[0]:.12g}, expected {limit}", key=f"series.{name}.count")
+            steps = np.arange(int(count.max()), dtype=np.float64)[None, :]
             env[name] = start + steps
             exists = (steps < count).astype(np.float64)
         env = resolve(closed(definitions, env), env)  # without those that need another phase's names
+        for place, requirement in enumerate(phase.require):
+            try:
+                unmet = requirement.unmet(env, exists.shape)
+            except EinsightError as error:
+                raise error.located(key=f"require[{place}].that") from None
+            if unmet is not None:
+                raise SpecError(unmet[1], key=f"require[{place}]")
         tiles = np.broadcast_to(np.asarray(phase.tiles.evaluate(env), dtype=np.float64), exists.shape)
         if (tiles < 1).any() or (tiles % 1).any():
             wrong = tiles[(tiles < 1) | (tiles % 1 != 0)][0]
@@ -187,6 +202,10 @@ def _footprints(
             tensor: _number(size, definitions, given, points, f"{key}.{tensor}")[:, 0]
             for tensor, size in tensors.items()
         }
+        for tensor, size in needed.items():
+            if (size < 0).any():
+                found_bytes = f"'{tensors[tensor]}' is {size.min():g}"
+                raise SpecError(f"{found_bytes}, expected bytes of at least 0", key=f"{key}.{tensor}")
         capacity = np.broadcast_to(np.asarray(part.capacity_bytes * part.copies, dtype=np.float64), (points,))
         found[name] = Footprint(needed, capacity)
     return found
@@ -236,6 +255,17 @@ def _check_names(
             raise SpecError(f"unknown name '{unknown[0]}'{hint}", key=f"variables.{name}")
 
 
+def _check_order(steps: Sequence[Step]) -> None:
+    """SpecError when stages wait for each other within a tile: none of them would ever start."""
+    waiting = {step.name: {other.step for other in step.after if np.any(np.equal(other.distance, 0))} for step in steps}
+    while waiting:
+        ready = {name for name, others in waiting.items() if not others & waiting.keys()}
+        if not ready:
+            names = ", ".join(dict.fromkeys(name.removesuffix(" (end)") for name in waiting))
+            raise SpecError(f"some of the stages {names} wait for each other within one tile", key="stages")
+        waiting = {name: others for name, others in waiting.items() if name not in ready}
+
+
 def _check_complete(plan: PhasePlan, cascade: Cascade) -> None:
     """Every Einsum of the cascade is computed, once in a phase that computes it."""
     known = {einsum.name for einsum in cascade.einsums}
@@ -254,10 +284,16 @@ def _check_complete(plan: PhasePlan, cascade: Cascade) -> None:
         raise SpecError(f"no stage computes {', '.join(missing)} of cascade '{cascade.name}'", key="plan.phases")
 
 
-def _notes(plan: PhasePlan) -> tuple[str, ...]:
+def _notes(plan: PhasePlan, machine: EvaluatedArchitecture) -> tuple[str, ...]:
     notes = []
-    if any(stage.select for phase in plan.phases for stage in phase.stages):
-        notes.append("a top-k takes the mean time of its algorithm over random orders of distinct values")
+    selecting = [stage.on for phase in plan.phases for stage in phase.stages if stage.select is not None]
+    for name in dict.fromkeys(map(str, selecting)):
+        engine = machine.selectors[name]
+        values = "distinct values"
+        if engine.score_deviation is not None:
+            bits, deviation = (f"{np.ravel(each)[0]:g}" for each in (engine.value_bits, engine.score_deviation))
+            values = f"probabilities in {bits} bits, the softmax of normal scores of deviation {deviation}"
+        notes.append(f"{name} takes the mean time of its algorithm over random orders of {values}")
     for phase in plan.phases:
         if phase.rows is not None and phase.rows.serial:
             columns = ", ".join(phase.rows.serial)

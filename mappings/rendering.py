@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mappings.binding import Binding, Issue
 from mappings.leaf_tables import LeafSchedule
-from mappings.mapspace import Leaf, Use
+from mappings.mapspace import Leaf
 from mappings.schedules import RunSchedule
 
 Nodes = list[Any]
@@ -67,9 +67,7 @@ class RunWriter:
 
     def _apart(self, tensor: str) -> bool:
         """Whether several leaves stream a tensor, each past the buffer to its unit."""
-        return sum(Use(tensor, False) in uses for uses in self.schedule.run.uses) > 1 and (
-            tensor not in self.schedule.held
-        )
+        return tensor in self.schedule.run.several and tensor not in self.schedule.held
 
     def _leaf(self, place: int, binding: Binding, issue: Issue) -> Nodes:
         schedule = self.schedule

@@ -98,7 +98,7 @@ class _Search(Frame):
             latest = self.problem.ranks.iterative(group.tensors[0])
             cut = [
                 moved and rank not in latest
-                for rank, moved in zip(loops, self.cut_by(group.tensors[0], loops), strict=True)
+                for rank, moved in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
             ]
             depths.append(steady_depth(cut))
         return tuple(depths)
@@ -110,24 +110,30 @@ class _Search(Frame):
             for place, rank in enumerate(loops[:depth]):
                 if place >= len(self.order):
                     chunks[rank] = np.minimum(chunks[rank], self.grain[rank])
-            cuts = [rank for rank, cut in zip(loops, self.cut_by(group.tensors[0], loops), strict=True) if cut]
+            cuts = [
+                rank
+                for rank, cut in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
+                if cut
+            ]
             yield self.room(group.tensors, [rank for rank in cuts if rank in loops[:depth]], chunks)
 
     def _shared_holdings(self) -> Iterator[dict[Use, Placement]]:
         """For tensors that several leaves read: one tile for all of them in the shared loops, or each streams."""
-        counts: dict[Use, int] = {}
-        for uses in self.run.uses:
-            for use in uses:
-                counts[use] = counts.get(use, 0) + 1
-        several = [use for use, count in counts.items() if count > 1]
+        several = [self._joint(tensor) for tensor in sorted(self.run.several)]
         apart: list[None] = [] if self.grain else [None]
-        ways = [[*apart, *placements(self.cut_by(use.tensor, self.order), self._idle(use))] for use in several]
+        ways = [[*apart, *placements(self.faces(use, self.order), self._idle(use.tensor))] for use in several]
         for chosen in product(*ways):
             yield {use: spot for use, spot in zip(several, chosen, strict=True) if spot is not None}
 
-    def _idle(self, use: Use) -> list[bool]:
+    def _joint(self, tensor: str) -> Use:
+        """The use of a tensor by all of its readers."""
+        found = [use for uses in self.run.uses for use in uses if use.tensor == tensor]
+        return Use(tensor, False, tuple(dict.fromkeys(shape for use in found for shape in use.shapes)))
+
+    def _idle(self, tensor: str) -> list[bool]:
         """Shared loops that none of a tensor's readers iterates."""
-        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True) if use in uses]
+        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True)
+                   if any(use.tensor == tensor for use in uses)]  # fmt: skip
         return [all(rank not in leaf.ranks for leaf in readers) for rank in self.order]
 
     def _best_leaves(

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from architectures import Architecture, EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.counts import compulsory_traffic
-from einsum.errors import SpecError, nearest
+from einsum.errors import SpecError, nearest, refuse_unknown
 from einsum.expressions import resolve
 from mappings.binding import Issue
 from mappings.candidates import Candidate, Candidates, shortlist
@@ -229,10 +229,9 @@ def _check_settings(
     cascade: Cascade, architecture: Architecture, workload: Workload | None, settings: Mapping[str, Any]
 ) -> None:
     known = {*architecture.known_names, *cascade.variables}
-    known |= workload.known_names if workload else set(cascade.parameters)
+    known |= {*cascade.parameters, *(workload.known_names if workload else ())}
+    refuse_unknown(settings, known)
     for name, value in settings.items():
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
         if getattr(value, "ndim", 0):
             raise SpecError(f"the mapper takes one design point, '{name}' has {len(value)} values")
 

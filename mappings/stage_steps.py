@@ -85,11 +85,20 @@ class StageLowering:
             raise SpecError(f"'{expression}' is {spread.min():g}, expected a number of at least 0", key=key)
         return spread
 
+    def whole(self, expression: Expression, key: str, least: int) -> Array:
+        """An expression at every class, (points, classes); SpecError unless they are whole numbers, `least` or more."""
+        found = self.values(expression, key)
+        wrong = (found < least) | (found % 1 != 0)
+        if wrong.any():
+            message = f"'{expression}' is {found[wrong][0]:g}, expected a whole number of at least {least}"
+            raise SpecError(message, key=key)
+        return found
+
     def _steps(self, stage: PlanStage) -> list[Step]:
         active = np.ones(self.shape, dtype=bool) if stage.when is None else self.values(stage.when, "when") != 0
         step = self._work(stage, active)
         waits = [
-            Dependence(self.ends[name], self.values(distance, f"after.{name}"))
+            Dependence(self.ends[name], self.whole(distance, f"after.{name}", 0))
             for name, distance in stage.after.items()
         ]
         if not stage.along:
@@ -111,6 +120,8 @@ class StageLowering:
             for tensor, move in tensors.items():
                 self._move(memory, tensor, move, active, traffic, actions, bus)
         resource = self._resource(stage)
+        if stage.select is not None and not isinstance(resource, EvaluatedSelector):
+            raise SpecError(f"the stage selects, but '{stage.on}' is no top-k engine", key="select")
         busy, latency, work = np.zeros(self.shape), column(0.0), {}
         if isinstance(resource, EvaluatedMemory):
             read, write = bus.get(resource.name, (np.zeros(self.shape), np.zeros(self.shape)))
@@ -143,14 +154,12 @@ class StageLowering:
             self.values(each, f"{key}.{side}", active) for side, each in (("read", move.read), ("write", move.write))
         ]
         traffic[memory.name, tensor] = Traffic(*sides)
-        apart = np.maximum(pieces, 1.0)
-        bus_of = replace(
-            memory, channels=column(memory.channels), transaction_bytes=column(memory.transaction_bytes)
-        ).bus_bytes
-        moved = [bus_of(np.where(side > 0, apart, 0.0), side / apart) for side in sides]
+        apart = np.where(pieces > 0, pieces, 1.0)
+        spread = replace(memory, channels=column(memory.channels), transaction_bytes=column(memory.transaction_bytes))
+        fetched = [spread.fetched_bytes(np.where(side > 0, apart, 0.0), side / apart) for side in sides]
         before = bus.get(memory.name, (np.zeros(self.shape), np.zeros(self.shape)))
-        bus[memory.name] = (before[0] + moved[0], before[1] + moved[1])
-        for side, count in zip(("read", "write"), moved, strict=True):
+        bus[memory.name] = (before[0] + spread.bus_bytes(fetched[0]), before[1] + spread.bus_bytes(fetched[1]))
+        for side, count in zip(("read", "write"), fetched, strict=True):
             accesses = count * 8 / column(memory.access_bits)
             actions[memory.name, side] = actions.get((memory.name, side), np.zeros(self.shape)) + accesses
 
@@ -281,4 +290,4 @@ def stage_expressions(stages: Sequence[PlanStage]) -> Iterator[Expression]:
             for move in tensors.values():
                 yield from (move.read, move.write, move.pieces)
         for touch in stage.touches.values():
-            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.run, touch.sets)
+            yield from (touch.vectors, touch.vector_bytes, touch.kept, touch.latest, touch.clustering, touch.sets)

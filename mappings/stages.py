@@ -29,7 +29,8 @@ class Move(Model):
     write: Expression = Field(default=Expression.parse(0), description="Bytes written.")
     pieces: Expression = Field(
         default=Expression.parse(1),
-        description="Scattered pieces of equal size that the bytes lie in: each moves in whole transactions.",
+        description="Scattered pieces of equal size that the bytes lie in: each moves in whole transactions. One that "
+        "is shared with other tiles counts in part.",
     )
 
 
@@ -47,9 +48,9 @@ class Touch(Model):
     vector_bytes: Expression = Field(description="Bytes of one vector, or of the room that is left for it.")
     kept: Expression = Field(description="Vectors that a set has.")
     latest: Expression = Field(default=Expression.parse(0), description="Of these, how many are the last ones.")
-    run: Expression = Field(
+    clustering: Expression = Field(
         default=Expression.parse(0),
-        description="Mean length of the runs of neighbours in which the others come; 0: every set is equally likely.",
+        description="Correlation with which vectors of a page are kept together; 0: every set is equally likely.",
     )
     sets: Expression = Field(default=Expression.parse(1), description="Such sets in a tile: sequences x heads.")
 

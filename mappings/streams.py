@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -92,14 +93,19 @@ class StreamLowering:
         """
         space, gather = self.space.within(hold.loops)
         depth = sum(loop in space.loops for loop in hold.loops)
-        shape = self.homes.ranks.shape(self._access(tensor))
         inner = inner_loops([loop for loop in hold.loops if loop not in space.loops], space.sizes[-1])
         gates = self._gates(hold, users)
         gated = {place: gates[loop] for place, loop in enumerate(space.loops) if loop in gates}
-        moved_by = shape.moved_by - (self._iterated(tensor) if self._is_state(hold, tensor) else frozenset())
-        count = visits(moved_by, space, depth, inner, frozenset(gated), side)
-        words = self.homes.ranks.moved_words(shape, space.sizes[depth], inner) * space.gated(gated)
-        return gather(words * count.all), gather(words * count.distinct)
+        state = self._iterated(tensor) if self._is_state(hold, tensor) else frozenset()
+        every, distinct = np.zeros((1, 1)), np.zeros((1, 1))
+        for shapes in self.homes.tiles(tensor, users, hold.loops):
+            moved_by = shapes[0].moved_by - state
+            count = visits(moved_by, space, depth, inner, frozenset(gated), side)
+            ranks = self.homes.ranks
+            words = [ranks.moved_words(shape, space.sizes[depth], inner) for shape in shapes]
+            most = reduce(np.maximum, words) * space.gated(gated)
+            every, distinct = every + gather(most * count.all), distinct + gather(most * count.distinct)
+        return every, distinct
 
     def _gates(self, hold: Hold, users: Sequence[Leaf]) -> dict[Loop, Side]:
         """Loops around a hold that gate all of its users in the same way."""
@@ -109,13 +115,6 @@ class StreamLowering:
             for loop in hold.loops
             if all(loop in gates and gates[loop] == sides[0].get(loop) for gates in sides)
         }
-
-    def _access(self, tensor: str) -> Access:
-        """The access that shapes a tensor's tile: its producer's, or the first consumer's for an input."""
-        cascade = self.homes.cascade
-        made = [einsum.output for einsum in cascade.einsums if einsum.output.tensor == tensor]
-        read = [access for einsum in cascade.einsums for access in einsum.inputs if access.tensor == tensor]
-        return (made + read)[0]
 
     def _in_scope(self, hold: Hold, leaves: Sequence[Leaf]) -> list[Leaf]:
         return [leaf for leaf in leaves if hold in leaf.holds]

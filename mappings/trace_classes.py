@@ -46,6 +46,7 @@ class RowOrder:
             before = np.cumsum(heads * queries) - heads * queries
             left = np.maximum(limit - before, 0)
             heads = np.minimum(heads, -(-left // np.maximum(queries, 1)))
+            queries = np.minimum(queries, limit)
         row = np.repeat(np.arange(heads.size), heads)
         classes = np.stack([self.first[row], self.other[row]], axis=1).reshape(-1)
         tiles = np.stack([np.ones_like(row), queries[row] - 1], axis=1).reshape(-1)
@@ -150,26 +151,13 @@ class TraceClasses:
         return resolve(closed(self.definitions, given), given)
 
     def _require(self, env: Mapping[str, Any]) -> None:
-        shape = (self.points, len(self.trace))
-        for place, requirement in enumerate(self.rows.require):
-            key = f"rows.require[{place}]"
+        for place, requirement in enumerate(self.phase.require):
             try:
-                holds = np.broadcast_to(np.asarray(requirement.that.evaluate(env)), shape)
+                unmet = requirement.unmet(env, (self.points, len(self.trace)))
             except EinsightError as error:
-                raise error.located(key=f"{key}.that") from None
-            wrong = ~holds.astype(bool)
-            if wrong.any():
-                point = int(np.argmax(wrong.any(axis=1)))
-                row = int(np.argmax(wrong[point]))
-                shown = {
-                    name: f"{np.broadcast_to(np.asarray(value), shape)[point, row]:.12g}"
-                    for name, value in env.items()
-                    if "{" + name + "}" in requirement.otherwise
-                }
-                sentence = requirement.otherwise
-                for name, text in shown.items():
-                    sentence = sentence.replace("{" + name + "}", text)
-                raise SpecError(f"row {row + 1}: {sentence}", file=self.trace.file)
+                raise error.located(key=f"require[{place}].that") from None
+            if unmet is not None:
+                raise SpecError(f"row {unmet[0] + 1}: {unmet[1]}", file=self.trace.file)
 
     def _whole(self, expression: Expression, env: Mapping[str, Any], key: str, least: int) -> Array:
         """Numbers of tiles, (points, rows); SpecError names the first row where one is no whole number."""

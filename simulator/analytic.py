@@ -9,7 +9,7 @@ recurrences are summed over tile classes. Streams of one phase share resources; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from einsum.symbols import as_array, as_floats, labelled
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram, over_classes
-from simulator.critical_path import TilePaths, recurrence_s, tile_latency_s, tile_paths_s
+from simulator.alike import alike
+from simulator.critical_path import TilePaths, path_distances, recurrence_s, tile_alone_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
 from simulator.result import PhaseResult, Result
 
@@ -32,7 +33,17 @@ class PhaseTime:
 
 def evaluate(program: TileProgram) -> Result:
     """Cost of a tile program at every design point."""
-    return assemble(program, [phase_time(phase, program) for phase in program.phases], "analytic")
+    times: dict[int, PhaseTime] = {}
+    for places, phase, wider in alike(program):
+        found = phase_time(phase, wider)
+        for place, latency_s, bound_by in zip(
+            places,
+            np.split(found.latency_s, len(places)),
+            np.split(np.broadcast_to(found.bound_by, (wider.points,)), len(places)),
+            strict=True,
+        ):
+            times[place] = PhaseTime(latency_s, bound_by)
+    return assemble(program, [times[place] for place in range(len(program.phases))], "analytic")
 
 
 def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
@@ -72,7 +83,7 @@ def _one_by_one_s(phase: Phase, points: int) -> Array:
         return np.full(points, np.inf)
     total = np.zeros(points)
     for stream in phase.streams:
-        total = total + _total(tile_latency_s(stream), stream) * _points(stream.instances, points)
+        total = total + _total(tile_alone_s(stream), stream) * _points(stream.instances, points)
     return total
 
 
@@ -111,6 +122,8 @@ class Ends:
     paths: TilePaths | None
     chosen: NDArray[np.intp]
     points: int
+    ahead: Mapping[tuple[int, int], Array] = field(default_factory=dict)
+    interval_s: Array | float = 1.0
 
     @classmethod
     def of(cls, stream: Stream, points: int) -> Ends:
@@ -127,27 +140,37 @@ class Ends:
 
         steps = tuple(replace(step, busy_s=at(step.busy_s), latency_s=at(step.latency_s)) for step in stream.steps)
         tiles = replace(stream, steps=steps, counts=np.ones((points, 2)))
-        return cls(tiles, tile_paths_s(tiles), chosen, points)
+        return cls(tiles, tile_paths_s(tiles), chosen, points, path_distances(stream), _interval_s(stream))
 
     def idle_s(self, resource: str) -> tuple[Array, Array]:
         """Seconds that a resource idles before and in the first tile's work, and in and after the last tile's.
 
-        Before a step of the lone first tile can start, the resource has at most the tile's earlier steps to do; after
-        a step of the lone last tile, at most the later ones.
+        Before a step of the first tile can start, the resource has its earlier steps to do, of that tile and of as many
+        later ones as may run ahead of the step; after a step of the last tile, the later steps of as many tiles as may
+        lag behind it.
         """
         if self.tiles is None or self.paths is None:
             return np.zeros(self.points), np.zeros(self.points)
         steps = [index for index, step in enumerate(self.tiles.steps) if step.resource == resource]
-        return self._idle(self.paths.starts, steps, 0), self._idle(self.paths.tails, steps, 1)
+        back = {(then, first): tiles for (first, then), tiles in self.ahead.items()}
+        return self._idle(self.paths.starts, steps, 0, self.ahead), self._idle(self.paths.tails, steps, 1, back)
 
-    def _idle(self, waits: Sequence[Array], steps: Sequence[int], tile: int) -> Array:
+    def _idle(
+        self, waits: Sequence[Array], steps: Sequence[int], tile: int, ahead: Mapping[tuple[int, int], Array]
+    ) -> Array:
         assert self.tiles is not None
-        busy = [as_array(self.tiles.steps[step].busy_s)[:, tile] for step in steps]
-        wait = [waits[step][:, tile] for step in steps]
+        busy = {step: as_array(self.tiles.steps[step].busy_s)[:, tile] for step in steps}
+        wait = {step: waits[step][:, tile] for step in steps}
         idle = np.zeros(self.points)
-        for own, before in zip(busy, wait, strict=True):
-            done = sum((np.where(other < before, more, 0.0) for other, more in zip(wait, busy, strict=True)), idle * 0)
-            idle = np.where(own > 0, np.maximum(idle, before - done), idle)
+        first = reduce(np.minimum, [np.where(busy[step] > 0, wait[step], np.inf) for step in steps])
+        for step in steps:
+            own, before, done = busy[step], wait[step], np.zeros(self.points)
+            for other in steps:
+                most = np.maximum(ahead[step, other][:, 0], 1.0) if (step, other) in ahead else np.inf
+                early = np.minimum(np.maximum((before - wait[other]) / self.interval_s, 1.0), most)
+                more = busy[other]
+                done = done + np.where((wait[other] < before) & (more > 0), more * early, 0.0)
+            idle = np.where(own > 0, np.maximum(idle, np.maximum(before - done, first)), idle)
         return idle
 
     def around_s(self, recurrent: Array) -> Array:
@@ -157,6 +180,16 @@ class Ends:
         wide = np.broadcast_to(recurrent, (self.points, recurrent.shape[1]))
         longer = tile_latency_s(self.tiles, self.paths) - np.take_along_axis(wide, self.chosen, axis=1)
         return as_array(np.maximum(0.0, longer.max(axis=1)))
+
+
+def _interval_s(stream: Stream) -> Array:
+    """Mean seconds between tiles: of the resource with most work, or of the slowest recurrence; (points,)."""
+    work: dict[str, Array] = {}
+    for step in stream.steps:
+        if step.resource is not None:
+            work[step.resource] = work.get(step.resource, np.zeros(1)) + _total(step.busy_s, stream)
+    longest = reduce(np.maximum, work.values(), over_classes(recurrence_s(stream) * stream.counts))
+    return as_array(np.maximum(longest / np.maximum(over_classes(stream.counts), 1.0), np.finfo(float).tiny))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:
@@ -184,7 +217,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
-        capacity = peak[:, 0] * latency_s
+        capacity = np.where(latency_s > 0, peak[:, 0] * latency_s, 1.0)  # nothing ran in no time
         by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
     return Result(

@@ -137,6 +137,36 @@ def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
     return reduce(np.maximum, ends, np.zeros(_shape(stream)))
 
 
+def tile_alone_s(stream: Stream) -> Array:
+    """Seconds of a tile that runs alone, each resource serving one step at a time, (points, classes).
+
+    Steps are taken in the order of their dependences. Where that order differs between points, they run one by one.
+    """
+    busy, latency = step_times_s(stream)
+    shape = _shape(stream)
+    before: dict[int, list[tuple[int, NDArray[np.bool_]]]] = {step: [] for step in range(len(busy))}
+    for (first, then), distance in _shortest_distances(stream).items():
+        if (distance == 0).any():
+            before[then].append((first, distance == 0))
+    try:
+        graph = {then: [first for first, _ in into] for then, into in before.items()}
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError:
+        return reduce(add, [*busy, *latency], np.zeros(shape))
+    ends = [np.zeros(shape) for _ in busy]
+    free: dict[str | None, Array] = {}
+    for step in order:
+        start = np.zeros(shape)
+        for first, inside in before[step]:
+            start = np.maximum(start, np.where(inside, ends[first], 0.0))
+        resource, runs = stream.steps[step].resource, busy[step] > 0
+        if resource is not None:
+            start = np.where(runs, np.maximum(start, free.get(resource, np.zeros(shape))), start)
+            free[resource] = np.where(runs, start + busy[step], free.get(resource, 0.0))
+        ends[step] = start + busy[step] + latency[step]
+    return reduce(np.maximum, ends, np.zeros(shape))
+
+
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
     """Busy and latency seconds of every step, each broadcasting to (points, classes).
 
@@ -167,6 +197,19 @@ def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
                 raise EinsightError(f"{waits} '{dependence.step}' of a later tile (its distance is negative)")
             found.append((index[dependence.step], index[step.name], distance))
     return found
+
+
+def path_distances(stream: Stream) -> dict[tuple[int, int], Array]:
+    """(a, b) -> tiles between step a and the nearest step b that waits for it, over others too, (points, 1)."""
+    nearest_tile = _shortest_distances(stream)
+    for middle in range(len(stream.steps)):
+        into = [first for first, then in nearest_tile if then == middle]
+        out = [then for first, then in nearest_tile if first == middle]
+        for first in into:
+            for then in out:
+                over = nearest_tile[first, middle] + nearest_tile[middle, then]
+                nearest_tile[first, then] = np.minimum(nearest_tile.get((first, then), np.inf), over)
+    return nearest_tile
 
 
 def _shortest_distances(stream: Stream) -> dict[tuple[int, int], Array]:

@@ -1,8 +1,9 @@
 """The compiled inner loop of the event evaluator (see `simulator.event` for what it computes).
 
 Time advances from event to event. At each time all ends are handled first (servers become free, dependents become
-ready, instances that have ended give their lane to the next one), then every free server starts the oldest of its
-ready tile steps. So the result does not depend on the order in which simultaneous events are handled.
+ready, instances that have ended give their lane to the next one), then every free server starts the first of its
+ready tile steps that is not held back. So the result does not depend on the order in which simultaneous events are
+handled.
 
 It brings in numba; import it where it is used. The functions that run for every tile step take the arrays
 that they need one by one: handing over the whole tuple would count references of all its arrays on each call.
@@ -127,9 +128,9 @@ def _release(
 
 @compiled
 def _is_held_back(
-    lanes: Records, actors: Records, steps: Records, times: Array, classes: Int32, actor: int
+    lanes: Records, actors: Records, steps: Records, times: Array, classes: Int32, actor: int,
 ) -> bool:  # fmt: skip
-    """Whether the actor would delay a tile step that comes before it in the software pipeline by more than its slack."""
+    """Whether the actor would overtake a tile step of its lane that has less slack than the actor takes."""
     lane, tile = actors[actor]["lane"], actors[actor]["tile"]
     tiles = lanes[lane]["tiles"]
     turn, place = tile + actors[actor]["stage"], actors[actor]["place"]
@@ -194,11 +195,12 @@ def _next_run(lanes: Records, times: Array, classes: Int32, lane: int, step: int
 
 @compiled
 def _enqueue(lanes: Records, actors: Records, servers: Records, ready: Int64, size: Int64, actor: int) -> None:
-    """Put the actor into its server's queue: oldest tile of the lane first, then by the actor's rank."""
+    """Put the actor into its server's queue: the lane that is furthest behind first, then by the actor's rank."""
     server = actors[actor]["server"]
     actors[actor]["is_queued"] = 1
     age = lanes[actors[actor]["lane"]]["age0"] + actors[actor]["tile"] + actors[actor]["stage"]
-    key = age * actors.size + actors[actor]["rank"]
+    progress = int(age * lanes[actors[actor]["lane"]]["pace"])
+    key = progress * actors.size + actors[actor]["rank"]
     first, index = servers[server]["ready0"], servers[server]["queued"]
     servers[server]["queued"] = index + 1
     while index > 0:

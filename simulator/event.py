@@ -3,24 +3,29 @@
 It defines what a tile program means where contention, finite buffers, waves and uneven tiles matter. A step instance
 (s, i) is step s of tile i of one stream instance.
 
-* Start. (s, i) starts when, for each dependence (d, distance) of s, (d, i - distance) has ended (there is nothing to
-  wait for before the first tile), the step's earlier tiles have started and released the resource, and the resource
-  is free.
+* Start. (s, i) is ready when, for each dependence (d, distance) of s, (d, i - distance) has ended (there is nothing to
+  wait for before the first tile), and the step's earlier tiles have started and released the resource.
 * End. It occupies its resource for `busy_s`, then releases it, and ends `latency_s` later. An instance on a resource
   with a busy time of 0 is not run: it ends as soon as its dependences have ended, whatever its latency says, and
   waits neither for the resource nor for earlier tiles.
 * Without a resource, `busy_s` occupies a unit that the step has for itself in its stream instance; `latency_s` is a
   pure delay that any number of tiles can spend at the same time. A busy time of 0 leaves the delay.
-* Choice. A free resource starts at once when something is ready (it is work conserving) and is never interrupted. It
-  takes the oldest tile first, then the earlier step in the stream's list, then the earlier stream of the phase, then
-  the earlier slot. A tile's age is its number in its slot: the tiles of instances that follow each other in a slot are
-  numbered on, so that a new instance neither overtakes nor starves those beside it.
+* Choice. Each stream has a software pipeline, planned before the run (`simulator.software_pipeline`): an order of the
+  tile steps of an instance. Where the plan accounts for all the work of the stream's resources (one class of tiles,
+  one instance at a time, alone in its phase), a resource serves its steps in exactly that order. Elsewhere a ready
+  step overtakes those that are planned before it and not ready, unless one of them has less slack in its recurrences
+  than the step takes. Among the steps so admitted a free resource takes at once the one whose slot is furthest behind,
+  then the one planned first within a tile, then the earlier stream of the phase, then the earlier slot; it is never
+  interrupted. A slot's progress is the number of the tile (plus the step's stage in the plan; the tiles of instances
+  that follow each other in a slot are numbered on) over the mean number of tiles that the stream's slots run in all. So
+  streams that share a resource advance by equal shares, and a new instance neither overtakes nor starves those beside.
 * Copies. A resource with one copy is shared by all streams of the phase. Those with more are private: an instance of a
   stream runs on one unit, one of as many as its most numerous resource has copies; a resource with fewer copies serves
   unit u with copy u modulo copies. Each stream puts up to `slots` instances on a unit; without private resources there
   is one unit. Instances are dealt out in index order, each to the unit that holds the fewest instances (of all streams
   with as many units; the lowest index among equals). When one ends, the next one starts in its slot at once. All ends
   at a time are handled before the starts, so simultaneous events have no order that a result could depend on.
+* Grids of thread blocks (streams with a `residency`) are spelled out first; see `simulator.grid_events`.
 * Phases. A phase ends when all of its streams have ended. `repeat` multiplies its latency and busy times.
 * hidden_fill. The latency of such a stream leaves out the fill of the first tile and the drain of the last one: it is
   the time from the end of the first tile to that of the last one, plus the first tile's share, which is the mean time
@@ -46,6 +51,7 @@ from simulator.analytic import PhaseTime, assemble
 from simulator.event_run import Run
 from simulator.event_tables import Limit
 from simulator.extrapolation import extrapolate_phase
+from simulator.grid_events import clock_stretch, with_explicit_grids
 from simulator.point_stream import PointStream, at_point
 from simulator.result import Result
 
@@ -125,12 +131,16 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
-    streams = [[PointStream.build(each, program, point) for each in phase.streams] for phase in program.phases]
+    explicit = with_explicit_grids(program)
+    streams = [
+        [PointStream.build(each, explicit, point, len(phase.streams) == 1) for each in phase.streams]
+        for phase in explicit.phases
+    ]
     sizes = [sum(each.tile_steps for each in phase) for phase in streams]
     budgets = _share_out(max_tile_steps, sizes)
     timings, assumptions = [], []
     for phase, built, budget in zip(program.phases, streams, budgets, strict=True):
-        timing, remarks = _simulate_phase(phase, built, program, point, budget, record)
+        timing, remarks = _simulate_phase(phase, built, explicit, point, budget, record)
         timings.append(timing)
         assumptions += remarks
     busy: dict[str, float] = {}
@@ -152,17 +162,18 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
+    explicit = with_explicit_grids(program)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]
     if trace is not None:
         from simulator.trace import write_trace
 
-        write_trace(trace, found[0], program)
+        write_trace(trace, found[0], explicit)
     times = [
         PhaseTime(
             np.array([result.phases[index].latency_s * result.phases[index].repeat for result in found]),
-            np.array([_bound_by(program, point, result.phases[index]) for point, result in enumerate(found)]),
+            np.array([_bound_by(explicit, point, result.phases[index]) for point, result in enumerate(found)]),
         )
         for index in range(len(program.phases))
     ]
@@ -197,19 +208,32 @@ def _simulate_phase(
         run, latencies, simulated = found.run, list(found.stream_latency_s), found.simulated_tile_steps
         busy = _whole_busy_s(streams, run.layout.resources)
         remarks.append(f"event evaluator, phase '{phase.name}': {found.remark}")
+    latency_s = max(latencies, default=0.0)
+    remarks += [remark for remark in map(_pipeline_remark, streams) if remark]
     timing = PhaseTiming(
         name=phase.name,
-        latency_s=max(latencies, default=0.0),
+        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program),
         repeat=at_point(phase.repeat, program.points, point),
         stream_latency_s=tuple(latencies),
         busy_s=busy,
         tile_steps=tile_steps,
         simulated_tile_steps=simulated,
-        extrapolated=bool(remarks),
+        extrapolated=simulated < tile_steps,
         resources=run.layout.resources,
         timeline=_timeline(run) if record else None,
     )
     return timing, remarks
+
+
+def _pipeline_remark(each: PointStream) -> str:
+    """A sentence for the Result where the analytic interval is out of reach."""
+    plan = each.pipeline
+    if not plan.complete or plan.interval_s <= 1.01 * plan.bound_s:
+        return ""
+    return (
+        f"event evaluator, stream '{each.stream.name}': no order of its steps was found that starts a tile every "
+        f"{plan.bound_s:.3g} s, as loads and recurrences alone would allow; the best takes {plan.interval_s:.3g} s"
+    )
 
 
 def _share_out(budget: int, sizes: Sequence[int]) -> list[int]:

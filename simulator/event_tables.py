@@ -23,6 +23,7 @@ Int64 = NDArray[np.int64]
 Records = NDArray[Any]
 
 NONE = -1
+PROGRESS = 2.0**36  # of a lane that has done all its tiles: streams that share a server advance by equal shares
 
 # Entries of Tables.size. DIRTY and ENDED are the heads of lists that are chained through servers and lanes: servers
 # that may be able to start something, and lanes whose instance has ended.
@@ -37,11 +38,13 @@ STREAM = _record(lane0=np.int64, instance0=np.int64, instances=np.int64, next=np
 LANE = _record(
     stream=np.int64, unit=np.int64, copy=np.int64, actor0=np.int64, steps=np.int64, cell0=np.int64,
     instance=np.int64, tiles=np.int64, class0=np.int64, tile0=np.int64,  # of the instance that it holds
-    left=np.int64, age0=np.int64, next_ended=np.int64,  # tile steps to go; tiles of earlier instances
+    left=np.int64, age0=np.int64, next_ended=np.int64, pace=np.float64,  # tile steps to go; tiles of earlier instances
 )  # fmt: skip
 ACTOR = _record(
     lane=np.int64, step=np.int64, server=np.int64, rank=np.int64, tile=np.int64,
-    stage=np.int64, place=np.int64, next_same=np.int64, is_queued=np.int64,  # order in its lane; the next actor of lane and server, in a ring
+    stage=np.int64, place=np.int64,  # its turn among the actors of its lane on the same server,
+    next_same=np.int64,  # which form a ring
+    is_queued=np.int64,
 )  # fmt: skip
 SERVER = _record(
     ready0=np.int64, queued=np.int64, is_busy=np.int64, is_dirty=np.int64, next_dirty=np.int64, busy_s=np.float64
@@ -180,6 +183,7 @@ def _lanes(streams: Sequence[PointStream]) -> Records:
         "stream": [np.full(each.lanes, index) for index, each in enumerate(streams)],
         "copy": [np.tile(np.arange(each.units), each.slots) for each in streams],
         "unit": [np.tile(np.arange(each.units) + unit0[each.units], each.slots) for each in streams],
+        "pace": [np.full(each.lanes, PROGRESS / max(each.tiles_per_lane, 1.0)) for each in streams],
         "steps": [np.full(each.lanes, len(each.stream.steps)) for each in streams],
     }.items():
         lanes[name] = np.concatenate([np.zeros(0), *column])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from einsum.errors import EinsightError, nearest
 from mappings.program import Array, Resource, Stream, TileProgram
 from simulator.critical_path import dependences, step_times_s
-from simulator.software_pipeline import SoftwarePipeline, software_pipeline
+from simulator.software_pipeline import Edge, SoftwarePipeline, software_pipeline
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class PointStream:
     only_class: int | None = None
 
     @classmethod
-    def build(cls, stream: Stream, program: TileProgram, point: int) -> PointStream:
-        """Reduce `stream` to design point `point`; EinsightError where a number makes no sense."""
+    def build(cls, stream: Stream, program: TileProgram, point: int, alone: bool = True) -> PointStream:
+        """Reduce `stream` to design point `point`; EinsightError where a number makes no sense.
+
+        `alone` says that its phase has no other stream.
+        """
         points, classes = program.points, np.shape(stream.counts)[-1]
         busy, latency = (
             np.array([_row(value, points, point, classes) for value in values]).reshape(len(stream.steps), classes)
@@ -67,7 +70,8 @@ class PointStream:
             )
         copies = {name: copies_of(program.resources, stream, name, points, point) for name in resource_names(stream)}
         units, slots = max(copies.values(), default=1), min(slots, max(instances, 1))
-        pipeline = _pipeline(stream, busy, latency, edges, counts, {n: min(instances, units * slots) // c for n, c in copies.items()})
+        sharing = {name: max(min(instances, units * slots) // count, 1) for name, count in copies.items()}
+        pipeline = _pipeline(stream, busy, latency, edges, counts, sharing, alone)
         built = cls(stream, point, busy, latency, edges, counts, instances, slots, units, pipeline)
         return built._simplified()
 
@@ -87,6 +91,11 @@ class PointStream:
     def tiles(self) -> int:
         """Tiles of one instance."""
         return round(float(self.counts.sum()))
+
+    @property
+    def tiles_per_lane(self) -> float:
+        """Tiles of all instances that follow each other in a lane, on average."""
+        return self.tiles * self.instances / self.lanes
 
     @property
     def tile_steps(self) -> int:
@@ -111,12 +120,20 @@ class PointStream:
 
 
 def _pipeline(
-    stream: Stream, busy_s: Array, latency_s: Array, edges: Sequence[tuple[int, int, int]], counts: Array, sharing: Mapping[str, int]
+    stream: Stream,
+    busy_s: Array,
+    latency_s: Array,
+    edges: Sequence[Edge],
+    counts: Array,
+    sharing: Mapping[str, int],
+    alone: bool,
 ) -> SoftwarePipeline:
     """The software pipeline of the mean tile."""
     share = counts / max(float(counts.sum()), 1.0)
     names = [step.resource for step in stream.steps]
-    return software_pipeline(busy_s @ share, latency_s @ share, names, edges, [max(sharing.get(str(n), 1), 1) for n in names])
+    complete = alone and int(np.count_nonzero(counts)) < 2 and max(sharing.values(), default=1) == 1
+    shared_by = [1 if name is None else sharing[name] for name in names]
+    return software_pipeline(busy_s @ share, latency_s @ share, names, edges, shared_by, complete)
 
 
 def copies_of(resources: Mapping[str, Resource], stream: Stream, name: str, points: int, point: int) -> int:

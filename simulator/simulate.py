@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import EinsightError, SpecError, join_key, nearest
+from einsum.errors import EinsightError, SpecError, join_key, refuse_unknown
 from einsum.expressions import resolve
 from mappings import Mapping, Phase, Step, TileProgram
 from mappings.lowering import lower, needs_single_points
@@ -56,8 +56,7 @@ class Design:
     def known_names(self) -> set[str]:
         """Every name that a setting may have."""
         known = {*self.architecture.known_names, *self.mapping.known_names, *self.cascade.variables}
-        known |= self.workload.known_names if self.workload else set(self.cascade.parameters)
-        return known
+        return known | {*self.cascade.parameters, *(self.workload.known_names if self.workload else ())}
 
     def at(self, places: NDArray[np.intp]) -> Design:
         """The same design at some of its points."""
@@ -127,10 +126,7 @@ def design(
         workload if workload is None or isinstance(workload, Workload) else Workload.load(workload),
         dict(settings or {}),
     )
-    known = chosen.known_names()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, chosen.known_names())
     given = {*chosen.settings, *chosen.mapping.known_names}
     given |= chosen.workload.known_names if chosen.workload else set()
     missing = [name for name in chosen.cascade.parameters if name not in given]
@@ -167,16 +163,18 @@ def build_program(chosen: Design) -> TileProgram:
 
 def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
     """The tile program of a design whose mapping is a plan of phases, some of them perhaps over the rows of a trace."""
-    machine = chosen.architecture.evaluate(chosen.settings)
-    given: dict[str, Any] = {**chosen.workload.resolve(chosen.settings)} if chosen.workload else {}
-    if chosen.workload is not None and chosen.workload.layers is not None:
-        given["layers"] = chosen.workload.layers
-    given = {**given, **machine.names(), **machine.variables, **chosen.settings}
+    machine, workload = chosen.architecture.evaluate(chosen.settings), chosen.workload
+    sizes: dict[str, Any] = {} if workload is None else {**workload.resolve(chosen.settings)}
+    facts = {} if workload is None else workload.property_values(chosen.settings)
+    if workload is not None and workload.layers is not None:
+        sizes["layers"] = workload.layers
+    given = {**sizes, **machine.names(), **machine.variables, **facts, **chosen.settings}
     own = chosen.mapping.variables
     names = {*given, *own, *chosen.cascade.definitions}
     defaults = {name: each for name, each in chosen.cascade.definitions.items()
                 if name not in given and each.names <= names}  # fmt: skip
-    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in chosen.settings}
+    set_already = {*chosen.settings, *facts}
+    definitions = {name: each for name, each in {**defaults, **own}.items() if name not in set_already}
     given = {name: value for name, value in given.items() if name not in definitions}
     assert chosen.mapping.plan is not None
     try:
@@ -247,12 +245,17 @@ def simulate(
     chosen = design(cascade, architecture, plan, workload, settings)
     if where:
         chosen = replace(chosen, cascade=chosen.cascade.with_condition(*where))
-    if trace is not None and fidelity != "event":
-        raise SpecError("a trace needs the event simulation: choose fidelity event")
-    if trace is not None and chosen.points > 1:
-        raise SpecError(f"a trace shows one design point, found {chosen.points}")
+    check_timeline(trace, fidelity, chosen.points)
     result = merge_points(_evaluated(chosen, np.arange(chosen.points), end_to_end, fidelity, trace), chosen.points)
     return result.point(0) if chosen.scalar else result
+
+
+def check_timeline(file: str | Path | None, fidelity: str, points: int) -> None:
+    """SpecError if a timeline is asked for, but not of one design point in the event evaluator."""
+    if file is not None and fidelity != "event":
+        raise SpecError("a trace needs the event simulation: choose fidelity event")
+    if file is not None and points > 1:
+        raise SpecError(f"a trace shows one design point, found {points}")
 
 
 def _evaluated(
@@ -262,6 +265,11 @@ def _evaluated(
     if chosen.points > 1 and _one_by_one(chosen):
         single = [np.array([point]) for point in range(chosen.points)]
         return [part for at in single for part in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
+    if chosen.mapping.plan is not None and chosen.points > _FEW_POINTS:
+        most = _points_at_once(chosen)
+        if chosen.points > most:
+            parts = np.split(np.arange(chosen.points), np.arange(most, chosen.points, most))
+            return [got for at in parts for got in _evaluated(chosen.at(at), places[at], end_to_end, fidelity, trace)]
     try:
         program = build_program(chosen)
         if end_to_end:
@@ -287,6 +295,17 @@ def _one_by_one(chosen: Design) -> bool:
     if chosen.mapping.plan is not None:
         return False
     return chosen.mapping.kernel is not None or needs_single_points(chosen.cascade)
+
+
+_FEW_POINTS = 16
+_MOST_CLASSES = 1 << 16
+
+
+def _points_at_once(chosen: Design) -> int:
+    """Design points of a plan whose tile classes (one for each token, say) stay in the processor's caches together."""
+    ends = [build_program(chosen.at(np.array([point]))) for point in (0, chosen.points - 1)]
+    classes: int = max(stream.counts.shape[1] for end in ends for phase in end.phases for stream in phase.streams)
+    return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
 def split_by_structure(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:

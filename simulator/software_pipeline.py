@@ -6,13 +6,18 @@ Modulo Scheduling", MICRO 1994). The interval is at least the work of the busies
 the smallest feasible one is searched from there. Busy times are never interrupted, so a plan at that bound need not
 exist: a long step off a tight recurrence may not fit into any gap that the recurrence leaves on its resource.
 
-Only the order is used, not the planned times: a resource serves the steps of one instance in the order of their planned
-starts, each as soon as it can. Run like that, a uniform stream is at least as fast as its plan, and a shorter step never
-makes it slower (its times are a max-plus linear system: Baccelli et al., "Synchronization and Linearity", 1992).
+Only the order is used, not the planned times: a resource serves the steps of one instance in the order of their
+planned starts, each as soon as it can. Run like that, a uniform stream is at least as fast as its plan, and a shorter
+step never makes it slower (its times are a max-plus linear system: Baccelli et al., "Synchronization and Linearity",
+1992).
 
-Feasibility is decided by branch and bound on pairs of steps that share a resource. The dependences and the decisions so
-far leave a range for the difference of two starts; in it a pair may meet in either order, some whole number of intervals
-apart, and each of these is an alternative. The pair with the fewest alternatives is decided first.
+Where the plan does not account for all the work (tiles differ and it was made for the mean one, or other instances use
+the same resources), a step may overtake one that is planned before it but not yet ready, provided that the recurrences
+of the other can take the delay: their slack, shared out evenly among their steps.
+
+Feasibility is decided by branch and bound on pairs of steps that share a resource. The dependences and the decisions
+so far leave a range for the difference of two starts; in it a pair may meet in either order, some whole number of
+intervals apart, and each of these is an alternative. The pair with the fewest alternatives is decided first.
 """
 
 from __future__ import annotations
@@ -38,9 +43,11 @@ MAX_DECISIONS = 2_000  # for one interval
 
 @dataclass(frozen=True)
 class SoftwarePipeline:
-    """Order of a stream's tile steps on one resource: by `tile + stage`, then by `place`; both (steps,).
+    """Order of a stream's tile steps on one resource: by `tile + stage`, then by `place`; arrays are (steps,).
 
+    slack_s     a step is overtaken by none that takes longer than this
     interval_s  seconds between tiles in the plan that the order was taken from
+    complete    the plan accounts for all the work
     bound_s     the work of the busiest resource and the slowest recurrence, which no plan undercuts
     """
 
@@ -49,25 +56,34 @@ class SoftwarePipeline:
     slack_s: Array
     interval_s: float
     bound_s: float
+    complete: bool
 
     @classmethod
-    def of_plan(cls, starts: Array, slack_s: Array, interval_s: float, bound_s: float) -> Self:
+    def of_plan(cls, starts: Array, slack_s: Array, interval_s: float, bound_s: float, complete: bool) -> Self:
         """The order in which the steps of a plan start."""
         stage = np.floor(starts / interval_s).astype(np.int64)
         place = np.empty(starts.size, dtype=np.int64)
         place[np.argsort(starts - stage * interval_s, kind="stable")] = np.arange(starts.size)
-        return cls(stage, place, slack_s, interval_s, bound_s)
+        return cls(stage, place, slack_s, interval_s, bound_s, complete)
 
 
 def software_pipeline(
-    busy_s: Array, latency_s: Array, resources: Sequence[str | None], edges: Sequence[Edge], sharing: Sequence[int]
+    busy_s: Array,
+    latency_s: Array,
+    resources: Sequence[str | None],
+    edges: Sequence[Edge],
+    sharing: Sequence[int],
+    complete: bool,
 ) -> SoftwarePipeline:
     """Order the steps of a stream for the shortest interval between its tiles.
+
+    Raises graphlib.CycleError for steps that wait for each other within one tile.
 
     busy_s, latency_s  of each step, (steps,); means where tiles differ
     resources          of each step; None for a step that has a unit of its own
     edges              (step waited for, waiting step, distance in tiles)
     sharing            instances that use the same copy of each step's resource
+    complete           whether the plan accounts for all the work, so that no step overtakes another
     """
     work: dict[str | int, float] = {}
     for step, (seconds, name, others) in enumerate(zip(busy_s, resources, sharing, strict=True)):
@@ -77,8 +93,8 @@ def software_pipeline(
     scale = bound_s or 1.0
     problem = Problem.of(busy_s / scale, latency_s / scale, resources, edges)
     plan = problem.shortest()
-    slack = problem.slack(plan.interval)
-    return SoftwarePipeline.of_plan(plan.starts * scale, slack * scale, plan.interval * scale, bound_s)
+    slack = np.zeros(busy_s.size) if complete else problem.slack(plan.interval)
+    return SoftwarePipeline.of_plan(plan.starts * scale, slack * scale, plan.interval * scale, bound_s, complete)
 
 
 def slowest_cycle_s(seconds: Array, edges: Sequence[Edge]) -> float:
@@ -206,10 +222,10 @@ class Problem:
             apart[first, then] = max(apart[first, then], self.delay[first] - interval * distance)
         for middle in range(steps):
             np.maximum(apart, apart[:, middle, None] + apart[middle], out=apart)
-        return apart if (np.diag(apart) <= 0).all() else None
+        return apart if bool((np.diag(apart) <= 0).all()) else None
 
     def slack(self, interval: float) -> Array:
-        """By how much each step may be late without delaying itself one or more tiles later."""
+        """Each step's share of the time by which it may be late without delaying itself one or more tiles later."""
         apart = self._from_dependences(interval)
         assert apart is not None
         around = apart + apart.T
@@ -217,7 +233,8 @@ class Problem:
         for first, then, distance in self.edges:
             if first == then:
                 around[first, first] = max(around[first, first], self.delay[first] - interval * distance)
-        return np.asarray(-around.max(axis=1))
+        together = (around > NO_PATH / 2).sum(axis=1)
+        return np.asarray(-around.max(axis=1) / np.maximum(together, 1))
 
     def _settle(self, node: Node, interval: float) -> Node | None:
         """Decide every pair that has one alternative left; None when a pair has none."""
@@ -290,4 +307,4 @@ def _further(apart: Array, first: int, then: int, seconds: float) -> Array | Non
         return apart
     if apart[then, first] + seconds > 0:
         return None
-    return np.maximum(apart, (apart[:, first] + seconds)[:, None] + apart[then])
+    return np.asarray(np.maximum(apart, (apart[:, first] + seconds)[:, None] + apart[then]))

@@ -8,6 +8,7 @@ microseconds. Phases follow one another; of a repeated phase one repetition is d
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,17 @@ def trace_events(result: EventResult, program: TileProgram, limit: int = MAX_SLI
 
 def _slice(phase: Phase, timeline: Timeline, place: int, pid: int, tid: int, offset_s: float) -> dict[str, Any]:
     stream = phase.streams[timeline.stream[place]]
-    start_s, end_s = float(timeline.start_s[place]), float(timeline.end_s[place])
+    start_us, end_us = (
+        (offset_s + float(seconds[place])) * MICROSECONDS for seconds in (timeline.start_s, timeline.end_s)
+    )
     return {
         "ph": "X",
         "name": stream.steps[timeline.step[place]].name,
         "cat": stream.name,
         "pid": pid,
         "tid": tid,
-        "ts": (offset_s + start_s) * MICROSECONDS,
-        "dur": (end_s - start_s) * MICROSECONDS,
+        "ts": start_us,
+        "dur": _duration(start_us, end_us),
         "args": {
             "stream": stream.name,
             "instance": int(timeline.instance[place]),
@@ -74,6 +77,14 @@ def _slice(phase: Phase, timeline: Timeline, place: int, pid: int, tid: int, off
             "class": int(timeline.tile_class[place]),
         },
     }
+
+
+def _duration(start: float, end: float) -> float:
+    """The longest duration whose sum with the start does not pass the end: slices of a track never overlap."""
+    duration = max(end - start, 0.0)
+    while start + duration > end:
+        duration = math.nextafter(duration, 0.0)
+    return duration
 
 
 def _track(timeline: Timeline, place: int) -> tuple[int, int, int, int]:

@@ -10,11 +10,11 @@ import numpy as np
 
 from architectures import Architecture
 from einsum.cascade import Cascade
-from einsum.errors import SpecError, nearest
+from einsum.errors import SpecError, refuse_unknown
 from mappings import Mapping, TileProgram
 from simulator.analytic import evaluate
 from simulator.result import Result
-from simulator.simulate import Design, Settings, plan_program
+from simulator.simulate import Design, Settings, check_timeline, plan_program
 from workloads import HeadTrace, Workload
 
 Progress = Callable[[int, int], None]
@@ -49,6 +49,7 @@ def simulate_trace(
     rows = _rows(trace, chosen_workload, given)
     progress(1, 3)
     chosen = Design(_cascade(cascade, plan), machine, plan, chosen_workload, given)
+    check_timeline(timeline, fidelity, chosen.points)
     program = trace_program(chosen, rows)
     progress(2, 3)
     if fidelity == "analytic":
@@ -65,9 +66,7 @@ def trace_program(chosen: Design, rows: HeadTrace) -> TileProgram:
     """The tile program of a trace under a design whose mapping is a plan over its rows."""
     known = {*chosen.architecture.known_names, *chosen.mapping.known_names}
     known |= chosen.workload.known_names if chosen.workload else frozenset()
-    for name in chosen.settings:
-        if name not in known:
-            raise SpecError(f"unknown variable '{name}'{nearest(name, known)}")
+    refuse_unknown(chosen.settings, known)
     return plan_program(chosen, rows)
 
 

@@ -103,6 +103,22 @@ def test_everything_public_is_documented(module: Path) -> None:
     assert not set(undocumented) - documented_by_a_base(tree)
 
 
+@pytest.mark.parametrize("folder", ["tests", "docs"])
+def test_what_is_no_package_says_what_it_is_for_too(folder: str) -> None:
+    silent = [path for path in (ROOT / folder).rglob("*.py") if not ast.get_docstring(parsed(path.relative_to(ROOT)))]
+    assert not silent
+
+
+def test_every_description_says_what_it_is_and_where_it_comes_from() -> None:
+    libraries = [path for package in PACKAGES for path in (ROOT / package).glob("**/library/*.yaml")]
+    examples = list((ROOT / "docs/examples").glob("*.yaml"))
+    assert len(libraries) > 50 and examples
+    for path in (*libraries, *examples):
+        text = path.read_text(encoding="utf-8")
+        assert "\ndescription: " in text or text.startswith("# "), path
+        assert "\nsource: " in text or path.parts[-3] == "kernels" or text.startswith("# "), path
+
+
 def test_expressions_are_parsed_never_evaluated_by_python() -> None:
     calls = {
         (str(module), node.func.id)

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from einsum.errors import SpecError
 from einsum.expressions import Expression
-from workloads.traces import HeadTrace
+from workloads.traces import MOST_BITS, HeadTrace
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Bits = Annotated[int, Field(ge=1, le=64)]
+Bits = Annotated[int, Field(ge=1, le=MOST_BITS)]
 
 
 class Section(BaseModel):

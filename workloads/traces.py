@@ -23,6 +23,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,23 +33,45 @@ from einsum.errors import SpecError, nearest
 Column = NDArray[np.float64]
 
 FLAGS = frozenset({"if_requant", "if_accumulate_importance", "if_rescale_previous_importance", "if_topk"})
-NUMBERS: Mapping[str, tuple[float, bool]] = {
-    "iteration_id": (0, False),
-    "layer_id": (0, False),
-    "head_id": (0, False),
-    "embedding_length_D": (1, False),
-    "sentence_length_L": (1, False),
-    "key_fetch_num": (1, False),
-    "quant_key_bit": (1, True),
-    "quant_query_bit": (1, True),
-    "auto_requant_incre": (1, True),
-    "value_fetch_num": (1, False),
-    "quant_value_bit": (1, True),
-    "topk": (1, True),
-    "query_num": (1, False),
-    "count": (1, False),
+MOST_BITS = 64
+"""Bits of the widest element."""
+
+
+class Whole(NamedTuple):
+    """What a column of whole numbers may hold: from `least` to `most`, and -1 for "off" if `off`."""
+
+    least: int
+    off: bool = False
+    most: int = 2**53
+
+    def __str__(self) -> str:
+        most = f" and at most {self.most}" if self.most < 2**53 else ""
+        return f"a whole number of at least {self.least}{most}" + (", or -1 for off" if self.off else "")
+
+    def refused(self, values: Column) -> NDArray[np.bool_]:
+        """Where there is something else."""
+        held = (values >= self.least) & (values <= self.most) & (np.floor(values) == values)
+        return np.asarray(~held & ~(self.off & (values == -1)))
+
+
+_BITS = Whole(1, off=True, most=MOST_BITS)
+NUMBERS: Mapping[str, Whole] = {
+    "iteration_id": Whole(0),
+    "layer_id": Whole(0),
+    "head_id": Whole(0),
+    "embedding_length_D": Whole(1),
+    "sentence_length_L": Whole(1),
+    "key_fetch_num": Whole(1),
+    "quant_key_bit": _BITS,
+    "quant_query_bit": _BITS,
+    "auto_requant_incre": _BITS,
+    "value_fetch_num": Whole(1),
+    "quant_value_bit": _BITS,
+    "topk": Whole(1, off=True),
+    "query_num": Whole(1),
+    "count": Whole(1),
 }
-"""Columns of whole numbers: their least value, and whether -1 may stand for "off"."""
+"""Columns of whole numbers."""
 SHARES = frozenset({"auto_requant_thres"})
 """Columns with a share from 0 to 1, or -1 for "off"."""
 DEFAULTS = {"query_num": 1.0, "count": 1.0}
@@ -71,7 +94,7 @@ class HeadTrace:
     def load(cls, path: str | Path) -> HeadTrace:
         """Read a CSV file; SpecError says what is wrong, in which row."""
         try:
-            with Path(path).open(newline="", encoding="utf-8") as stream:
+            with Path(path).open(newline="", encoding="utf-8-sig") as stream:  # a byte order mark is no part of a name
                 return cls.parse(stream, file=str(path))
         except OSError as error:
             raise SpecError(f"cannot be read: {(error.strerror or str(error)).lower()}", file=str(path)) from None
@@ -163,8 +186,9 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, 
         raise SpecError("the file is empty, expected a header and rows")
     missing = [name for name in COLUMNS if name not in header and name not in DEFAULTS]
     if missing:
-        hint = nearest(missing[0], set(header) - set(COLUMNS)) if set(header) - set(COLUMNS) else ""
-        more = f" (and {', '.join(missing[1:])})" if missing[1:] else ""
+        others = set(header) - set(COLUMNS)
+        hint = nearest(missing[0], others) if others else ""
+        more = f" (and {', '.join(missing[1:4])}{', ...' if missing[4:] else ''})" if missing[1:] else ""
         raise SpecError(f"the column '{missing[0]}' is missing{more or hint}")
     twice = next((name for name in COLUMNS if header.count(name) > 1), None)
     if twice:
@@ -181,22 +205,27 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, 
 def _column(name: str, cells: Sequence[str]) -> Column:
     if name in FLAGS:
         return _flags(name, cells)
-    try:
-        values = np.array(cells, dtype=np.float64)
-    except ValueError:
-        row = next(number for number, cell in enumerate(cells) if not _is_number(cell))
-        raise SpecError(f"row {row + 1}: {name} is '{cells[row][:40]}', expected a number") from None
+    values = _numbers(name, cells)
     if name in SHARES:
         wrong = ~((values >= 0) & (values <= 1)) & (values != -1)
         meaning = "a share from 0 to 1, or -1 for off"
     else:
-        least, off = NUMBERS[name]
-        wrong = ~((values >= least) & (values < 2**53) & (np.floor(values) == values)) & ~(off & (values == -1))
-        meaning = f"a whole number of at least {least:g}" + (", or -1 for off" if off else "")
+        wrong, meaning = NUMBERS[name].refused(values), str(NUMBERS[name])
     if wrong.any():
         row = int(np.argmax(wrong))
         raise SpecError(f"row {row + 1}: {name} is {cells[row].strip()[:40]}, expected {meaning}")
     return values
+
+
+def _numbers(name: str, cells: Sequence[str]) -> Column:
+    """The cells as numbers; SpecError names the first row that holds something else."""
+    text = "".join(cells)
+    plain = text.isascii() and "_" not in text
+    try:
+        return np.array(cells if plain else [*map(_number, cells)], dtype=np.float64)
+    except ValueError:
+        row = next(number for number, cell in enumerate(cells) if not _is_number(cell))
+        raise SpecError(f"row {row + 1}: {name} is '{cells[row].strip()[:40]}', expected a number") from None
 
 
 def _flags(name: str, cells: Sequence[str]) -> Column:
@@ -208,9 +237,15 @@ def _flags(name: str, cells: Sequence[str]) -> Column:
     return np.array(values, dtype=np.float64)
 
 
+def _number(cell: str) -> float:
+    if not cell.isascii() or "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
+
+
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        _number(cell)
     except ValueError:
         return False
     return True

@@ -67,6 +67,9 @@ class Workload(Description):
     """Layers of the whole model; everything else describes one of them."""
     variables: dict[str, Expression]
     """Sizes by name, whole numbers of at least 1, with their defaults; each can be set from outside."""
+    properties: dict[str, Expression] = Field(default_factory=dict)
+    """Numbers of the model and of its data that are no sizes, such as how close together the tokens lie that it attends
+    to. They replace what a plan or its cascade takes by default; each can be set from outside."""
     linear_layers: tuple[LinearLayer, ...] = ()
     """The matrix products of one layer outside its attention."""
     pruning: PruningSchedule | None = None
@@ -76,6 +79,12 @@ class Workload(Description):
     def check(self) -> None:
         """SpecError for a size that is wrong with the default values of the variables."""
         self.linear_sizes({})
+        self.property_values({})
+
+    @property
+    def known_names(self) -> frozenset[str]:
+        """The variables and properties that can be set from outside."""
+        return super().known_names | self.properties.keys()
 
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Size]:
         """The sizes of all variables, with `overrides` (numbers or arrays) in place of their defaults.
@@ -89,6 +98,22 @@ class Workload(Description):
             return {name: _size(values[name], name) for name in self.variables}
         except EinsightError as error:
             raise error.located(file=self._file, key="variables") from None
+
+    def property_values(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The properties, with `overrides` in place of their defaults and of those of the variables.
+
+        SpecError names the file and the key of one that is no finite number.
+        """
+        given = {name: overrides[name] for name in self.properties if name in overrides}
+        try:
+            values = resolve(self.properties, {**self.resolve(overrides), **given})
+            for name in self.properties:
+                value = np.asarray(values[name])
+                if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+                    raise SpecError(f"expected a number, found {values[name]!r}", key=name)
+        except EinsightError as error:
+            raise error.located(file=self._file, key=None if error.file else "properties") from None
+        return {name: values[name] for name in self.properties}
 
     def linear_sizes(self, overrides: Mapping[str, Any]) -> tuple[LinearSize, ...]:
         """The sizes of the linear layers, with `overrides` in place of the variables' defaults."""
@@ -110,6 +135,9 @@ class Workload(Description):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
+        twice = self.properties.keys() & self.variables.keys()
+        if twice:
+            raise SpecError(f"'{min(twice)}' is a variable already", key=f"properties.{min(twice)}")
         names = [layer.name for layer in self.linear_layers]
         for index, name in enumerate(names):
             if name in names[:index]:

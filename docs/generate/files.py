@@ -1,4 +1,4 @@
-"""The reference of YAML files: a page for each kind, made from the models that read it and an example that is in use."""
+"""The reference of YAML files: a page for each kind, made from its models and an example in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileKind:
 FILES = {
     "cascade": FileKind(
         "Cascade", ("einsum.cascade_file:CascadeFile",), "einsum/library/attention-3pass.yaml",
-        "What is computed: extended Einsums over named ranks; [concepts](../concepts.md#cascade) explains the notation.",
+        "What is computed: extended Einsums over named ranks ([the notation](../concepts.md#cascade)).",
     ),
     "architecture": FileKind(
         "Architecture", ("architectures:Architecture",), "architectures/library/flexgen-ssd.yaml",
@@ -39,15 +39,12 @@ FILES = {
     "mapping": FileKind(
         "Mapping", ("mappings.mapping:Header", "mappings.schema:Node"), "mappings/library/fusemax-binding.yaml",
         "How it is run: a header and one body. A body is a `nest`, a list of the nodes below "
-        "([the mapping language](../mappings.md)), a [`pipeline`](pipeline.md), or a [`plan`](plan.md).",
-    ),
-    "pipeline": FileKind(
-        "Mapping: pipeline of stages", ("mappings.stages:StagePipeline",), "mappings/library/spatten-pipeline.yaml",
-        "The body `pipeline:` of a [mapping](mapping.md), for runs whose sizes come row by row from a trace.",
+        "([the mapping language](../mappings.md)), or a [`plan`](plan.md).",
     ),
     "plan": FileKind(
         "Mapping: plan of phases", ("mappings.plan:PhasePlan",), "mappings/library/llm-in-a-flash.yaml",
-        "The body `plan:` of a [mapping](mapping.md), for a whole run over a system of devices.",
+        "The body `plan:` of a [mapping](mapping.md): phases of stages, for a run over a system of devices, or for "
+        "one whose sizes come row by row from a trace ([storage](../storage.md), [SpAtten](../spatten.md)).",
     ),
     "gpu-kernel": FileKind(
         "GPU kernel", ("mappings.gpu.kernel:GpuKernel",), "mappings/gpu/library/copy.yaml",
@@ -76,6 +73,7 @@ def file_page(name: str) -> str:
     example = (ROOT / kind.example).read_text(encoding="utf-8").rstrip()
     parts = [f"# {kind.title}", kind.text]
     parts += [sections(resolve(place)) for place in kind.models] or [_measurement_plan()]
+    parts += [_operations()] if name == "cascade" else []
     parts += ["## Example", f"`{kind.example}`:", f"```yaml\n{example}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -84,6 +82,17 @@ def resolve(place: str) -> Any:
     """The value that `module:name` stands for."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def _operations() -> str:
+    """The functions and reductions of Einsums, with the operation of a unit that each is charged as."""
+    from einsum.body import MAPS, REDUCTIONS
+
+    maps = [f"| `{name}` | {entry.kind} |" for name, entry in MAPS.items()]
+    reductions = [f"| `{name}` | {entry.kind} |" for name, entry in REDUCTIONS.items()]
+    tables = [["| map | operation |", "|---|---|", *maps], ["| reduction | operation |", "|---|---|", *reductions]]
+    text = "Each is one operation of a unit at every point."
+    return "\n\n".join(["## Maps and reductions", text, *("\n".join(table) for table in tables)])
 
 
 def _measurement_plan() -> str:
@@ -119,7 +128,9 @@ def index_page() -> str:
 def _units() -> str:
     from einsum.units import UNITS
 
-    rows = [f"| {dimension} | {' '.join(f'`{unit}`' for unit in units if unit)} |" for dimension, units in UNITS.items()]
+    rows = [
+        f"| {dimension} | {' '.join(f'`{unit}`' for unit in units if unit)} |" for dimension, units in UNITS.items()
+    ]
     return "\n".join(
         [
             "A quantity is a number and a unit, as `16 MiB`. Without a unit it is in SI units: bytes, seconds, joules.",
@@ -135,8 +146,8 @@ def _expressions() -> str:
     from einsum.evaluation import FUNCTIONS
 
     return (
-        "Where a table says *expression* there may stand a number, a quantity, or a formula over variables: `+ - * / // "
-        "% **`, comparisons, `and`, `or`, `not`, `A if CONDITION else B`, text in quotes, and the functions "
+        "Where a table says *expression* there may stand a number, a quantity, or a formula over variables: `+ - * / "
+        "// % **`, comparisons, `and`, `or`, `not`, `A if CONDITION else B`, text in quotes, and the functions "
         f"{', '.join(f'`{name}`' for name in sorted(FUNCTIONS))}. Expressions are parsed, never run as Python, and "
         "evaluate elementwise on arrays."
     )

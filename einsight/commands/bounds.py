@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +11,11 @@ from einsight.output import quantity, say_written
 from einsight.table import Column, render_fields, render_table
 
 if TYPE_CHECKING:
-    from bounds.report import BoundsReport, BoundsRow
+    from architectures import Architecture
+    from bounds.report import BoundsReport, BoundsRow, OwnSchedule
+    from einsum import Cascade
     from explorer.settings import Setting
+    from mappings import Mapping
 
 
 @click.command(
@@ -29,7 +32,14 @@ if TYPE_CHECKING:
     "16KiB:64MiB:log.",
 )
 @click.option("--word-bytes", type=float, default=2.0, show_default=True, metavar="BYTES", help="Bytes of one word.")
-@click.option("--schedules", default="", metavar="NAMES", help="Named schedules to count as well, joined by commas.")
+@click.option(
+    "--schedules",
+    default="",
+    metavar="NAMES",
+    help="Schedules to count as well, joined by commas: flash-attention-1, flash-attention-2 (or with -paper), flat, "
+    "tiling, unfused, mapper, or mapping files.",
+)
+@click.option("--mapping", "mappings", multiple=True, metavar="FILE", help="A mapping of your own to count as well.")
 @click.option(
     "--label",
     default="recompute-safe",
@@ -38,7 +48,10 @@ if TYPE_CHECKING:
     help="The algorithms that the bound holds for: recompute-safe, no-recompute, any-algorithm or schedule-class.",
 )
 @click.option(
-    "--measured", type=FILE, metavar="FILE.csv", help="Columns name, traffic_bytes and fast_memory_bytes to compare with."
+    "--measured",
+    type=FILE,
+    metavar="FILE.csv",
+    help="Traffic to compare with: columns name, traffic_bytes and fast_memory_bytes, or measured kernels.",
 )
 @out_option("DIR", "Write the report into this folder: Markdown, one HTML page and JSON.")
 @json_option
@@ -49,6 +62,7 @@ def command(
     fast_memory: str | None,
     word_bytes: float,
     schedules: str,
+    mappings: tuple[str, ...],
     label: str,
     architecture: str | None,
     measured: str | None,
@@ -61,23 +75,79 @@ def command(
     between them, and where named schedules stand. In --set, N stands for the length of all sequences and d for the
     width of all heads.
     """
-    from bounds.command import run_bounds
+    from bounds.command import check_names, complete_sizes, run_bounds
+    from einsum import Cascade
 
+    chosen = Cascade.load(cascade)
+    names = [name.strip() for name in schedules.split(",") if name.strip()]
+    files = [*mappings, *(name for name in names if name.endswith((".yaml", ".yml")))]
+    plans = [_mapping(file, architecture) for file in files]
+    check_names(chosen, settings, architecture, {name for plan, machine in plans for name in _known(plan, machine)})
+    sizes = complete_sizes(chosen, settings)
     report = run_bounds(
-        cascade,
-        settings,
+        chosen,
+        {name: value for name, value in sizes.items() if name in {*chosen.parameters, *chosen.variables}},
         fast_memory=fast_memory,
         mask=mask,
         word_bytes=word_bytes,
-        schedules=schedules,
+        schedules=[name for name in names if name not in files],
         label=label,
         architecture=architecture,
+        architecture_settings=settings,
         measured=measured,
+        own=[
+            _own(file, plan, machine, chosen, sizes, mask) for file, (plan, machine) in zip(files, plans, strict=True)
+        ],
         out=out,
     )
     if out:
         say_written(out)
     click.echo(report.to_json() if as_json else _text(report))
+
+
+def _mapping(file: str, architecture: str | None) -> tuple[Mapping, Architecture]:
+    from architectures import Architecture
+    from einsum.errors import SpecError
+    from mappings import Mapping
+
+    plan = Mapping.load(file)
+    name = architecture or plan.header.architecture
+    if name is None:
+        raise SpecError("the mapping names no architecture, so one has to be given", file=plan.file)
+    return plan, Architecture.load(name)
+
+
+def _known(plan: Mapping, machine: Architecture) -> set[str]:
+    from einsum import Cascade
+
+    own = set(Cascade.load(plan.header.cascade).variables) if plan.header.cascade else set()
+    return {*plan.known_names, *machine.known_names, *own}
+
+
+def _own(
+    file: str, plan: Mapping, architecture: Architecture, cascade: Cascade, sizes: dict[str, Any], mask: str | None
+) -> OwnSchedule:
+    """A mapping's traffic at its outermost memory, as it is simulated, and all memory inside it."""
+    import numpy as np
+
+    from bounds import OwnSchedule
+    from bounds.command import on_chip_bytes
+    from bounds.masks import conditions_of
+    from bounds.reader import same_problem
+    from einsum import Cascade
+    from einsum.errors import SpecError
+    from simulator.simulate import simulate
+
+    own = Cascade.load(plan.header.cascade) if plan.header.cascade else cascade
+    known = {*own.parameters, *own.variables, *plan.known_names, *architecture.known_names}
+    given = {name: value for name, value in sizes.items() if name in known}
+    if not same_problem(own, cascade, given):
+        raise SpecError(f"the mapping runs {own.name}, which is another problem than {cascade.name}", file=plan.file)
+    where = conditions_of(own, given, mask) if mask else ()
+    result = simulate(own, architecture, plan, None, given, where=where)
+    machine = architecture.evaluate({name: value for name, value in given.items() if name in architecture.known_names})
+    moved = next(iter(result.traffic_bytes.values()))["total"]
+    return OwnSchedule(file, float(np.sum(moved["read"] + moved["write"])), on_chip_bytes(machine))
 
 
 def _text(report: BoundsReport) -> str:
@@ -90,7 +160,23 @@ def _text(report: BoundsReport) -> str:
         ("compulsory", f"{least:,.0f} words ({quantity(least * report.word_bytes, 'bytes')})"),
         *(("remark", remark) for remark in report.remarks),
     ]
-    return f"{render_fields(fields)}\n\n{_table(report)}"
+    parts = [render_fields(fields), _table(report), *([_measured(report)] if report.measured else [])]
+    return "\n\n".join(part.rstrip("\n") for part in parts)
+
+
+def _measured(report: BoundsReport) -> str:
+    columns = [Column("measured"), *(Column(name, right=True) for name in ("fast memory", "traffic", "bound", "ratio"))]
+    rows = [
+        [
+            one.name,
+            quantity(one.fast_memory_bytes, "bytes") if one.fast_memory_bytes else "any",
+            quantity(one.traffic_bytes, "bytes"),
+            quantity(one.bound_bytes, "bytes") if one.bound_bytes else "",
+            f"{one.traffic_bytes / one.bound_bytes:.3f}" if one.bound_bytes else "",
+        ]
+        for one in report.measured
+    ]
+    return render_table(columns, rows)
 
 
 def _table(report: BoundsReport) -> str:
@@ -110,7 +196,7 @@ def _table(report: BoundsReport) -> str:
 def _row(report: BoundsReport, row: BoundsRow, names: list[str]) -> list[str]:
     counted = (row.schedules[name] for name in names)
     return [
-        quantity(row.fast_memory_words * report.word_bytes, "bytes"),
+        f"{row.level + ', ' if row.level else ''}{quantity(row.fast_memory_words * report.word_bytes, 'bytes')}",
         f"{row.lower_bound_words:,.0f}",
         row.theorem,
         "" if row.best_schedule_words is None else f"{row.best_schedule_words:,.0f}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -21,12 +21,27 @@ def _measurements() -> tuple[str, ...]:
 @click.argument("measured", type=FILE, metavar="MEASURED.csv", shell_complete=completion(_measurements))
 @model_options(architecture="Required with a CSV file.")
 @set_option
+@click.option(
+    "--fidelity",
+    type=click.Choice(["analytic", "event"]),
+    default="analytic",
+    show_default=True,
+    help="A queueing network, or a simulation of every tile (about a second for each row).",
+)
 @out_option("DIR", "Write a table, a page and charts into this folder.")
 @json_option
-def command(measured: str, architecture: str | None, settings: dict[str, Any], out: str | None, as_json: bool) -> None:
+def command(
+    measured: str,
+    architecture: str | None,
+    settings: dict[str, Any],
+    fidelity: Literal["analytic", "event"],
+    out: str | None,
+    as_json: bool,
+) -> None:
     """Predict every row of MEASURED.csv and compare it with the measured time and memory traffic.
 
-    MEASURED.csv may also be the name of measurements that come with Einsight (h100-sxm, h200-sxm, ...). Errors are predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
+    MEASURED.csv may also be the name of measurements that come with Einsight: h100-sxm, h200-sxm, ... Errors are
+    predicted over measured, less 1. Where a row names no tile, the simulator chooses one. A YAML file in
     place of the CSV lists comparisons: `comparisons: {NAME: {measured: FILE, architecture: NAME}}`.
     """
     from kernels.compare import read_comparisons
@@ -37,20 +52,30 @@ def command(measured: str, architecture: str | None, settings: dict[str, Any], o
         folder = None if out is None else f"{out}/{name}" if name else out
         if len(runs) > 1 and not as_json:
             click.echo(f"{name}\n")
-        documents[name] = _compare(file, machine, folder, settings, as_json)
+        documents[name] = _compare(file, machine, folder, settings, fidelity, as_json)
         if len(runs) > 1 and not as_json:
             click.echo()
     if as_json:
         print_json(documents if any(documents) else documents[""])
 
 
-def _compare(file: str, architecture: str, out: str | None, settings: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _compare(
+    file: str,
+    architecture: str,
+    out: str | None,
+    settings: dict[str, Any],
+    fidelity: Literal["analytic", "event"],
+    quiet: bool,
+) -> dict[str, Any]:
     from architectures import Architecture
+    from einsum.errors import refuse_unknown
     from kernels.compare import compare, read_rows, row_document, summarise
 
     rows = read_rows(file)
-    machine = Architecture.load(architecture).evaluate(settings)
-    compared = compare(rows, machine, progress_line("rows"))
+    described = Architecture.load(architecture)
+    refuse_unknown(settings, described.known_names)
+    machine = described.evaluate(settings)
+    compared = compare(rows, machine, progress_line("rows"), fidelity)
     summary = summarise(compared)
     files: tuple[Any, ...] = ()
     if out is not None:

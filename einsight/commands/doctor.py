@@ -25,5 +25,7 @@ def command(as_json: bool) -> None:
         ("processors", str(found["processors"])),
         ("libraries", ", ".join(f"{count} {kind}s" for kind, count in found["library"].items())),
     ]
-    rows = [[part["needs"], part["found"] or "missing", part["feature"], part["get"] or ""] for part in found["features"]]
+    rows = [
+        [part["needs"], part["found"] or "missing", part["feature"], part["get"] or ""] for part in found["features"]
+    ]
     click.echo(f"{render_fields(fields)}\n\n{render_table(['needs', 'found', 'for', 'how to get it'], rows)}")

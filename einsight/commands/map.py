@@ -70,7 +70,6 @@ def command(
     """
     from architectures import Architecture
     from einsum.cascade import Cascade
-    from einsum.files import whole_file
     from mappings.search import find
     from workloads import Workload
 
@@ -90,8 +89,7 @@ def command(
     )
     bound = _lower_bound_bytes(chosen, machine, sizes, settings)
     if out is not None:
-        with whole_file(out) as partial:
-            found.mapping.save(partial)
+        found.mapping.save(out)
         say_written(out)
     document = _document(found, bound)
     if as_json:
@@ -122,17 +120,16 @@ def _lower_bound_bytes(
     import numpy as np
 
     from bounds import lower_bound, read_problem
+    from bounds.command import on_chip_bytes
     from einsum.errors import SpecError
     from mappings.search import environment
 
     machine = architecture.evaluate(settings)
     word = float(machine.word_bytes)
     env = environment(cascade, machine, workload, settings)
-    on_chip = sum(float(memory.capacity_bytes) for memory in list(machine.memories.values())[1:])
-    files = sum(float(u.elements) * float(u.registers.words) for u in machine.units.values() if u.registers is not None)
     try:
         problem = read_problem(cascade, env, word_bytes=word)
-        bound = lower_bound(problem, np.array([on_chip / word + files]))
+        bound = lower_bound(problem, np.array([on_chip_bytes(machine) / word]))
     except SpecError:
         return None  # a cascade that the bounds do not cover
     return float(bound.words[0]) * word, bound.theorems[0]

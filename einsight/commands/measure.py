@@ -33,11 +33,13 @@ def command(plan: str, out: str, counters: bool, as_json: bool) -> None:
         return
     rows = ", ".join(f"{count} {status}" for status, count in found["rows"].items())
     click.echo(
-        render_fields([
-            ("plan", found["plan"]),
-            ("rows", rows),
-            ("with counters", str(found["counted"])),
-            ("file", found["file"]),
-            ("provenance", found["provenance"]),
-        ])
+        render_fields(
+            [
+                ("plan", found["plan"]),
+                ("rows", rows),
+                ("with counters", str(found["counted"])),
+                ("file", found["file"]),
+                ("provenance", found["provenance"]),
+            ]
+        )
     )

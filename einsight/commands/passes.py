@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import check_settings, completion, json_option, library_names, set_option
+from einsight.options import completion, json_option, library_names, set_option
 from einsight.output import print_json
 from einsight.table import Column, render_fields, render_table
 
@@ -29,10 +29,11 @@ def command(cascade: str, rank: str | None, settings: dict[str, Setting], as_jso
     by --set in words, else as expressions of the sizes.
     """
     from einsum import Cascade
+    from einsum.errors import refuse_unknown
     from einsum.passes import analyse_passes
 
     chosen = Cascade.load(cascade)
-    check_settings(chosen, settings)
+    refuse_unknown(settings, {*chosen.variables, *chosen.parameters})
     parts = {part for partition in chosen.partitions.values() for part in (partition.outer, partition.inner)}
     ranks = [rank] if rank else [name for name in chosen.ranks if name not in parts]
     reports = [analyse_passes(chosen, name) for name in ranks]

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 @json_option
 def command(experiment: str, out: str | None, as_json: bool) -> None:
     """Run an experiment file: simulate all of its points, print its tables, compare with its reference values."""
+    from einsum.errors import EinsightError
     from einsum.files import output_folder
     from explorer.experiment import Experiment, run_experiment
 
     spec = Experiment.load(experiment)
     with nullcontext() if out is None else output_folder(out) as folder:
-        outcome = run_experiment(spec, progress_line("simulating"))
+        try:
+            outcome = run_experiment(spec, progress_line("simulating"))
+        except EinsightError as error:
+            raise error.located(file=experiment) from None
         written = _write(spec, outcome, folder) if folder else []
     if as_json:
         print_json(_document(spec, outcome))
@@ -62,10 +66,11 @@ def _table(spec: Experiment, table: TableSpec, outcome: Outcome) -> str:
         columns.append(Column(spec.title(name), right=numeric))
         cells.append([_cell(spec, name, value) for value in values])
         if name in outcome.references:
-            columns += [Column(_reference_title(spec), right=True), Column("diff", right=True)]
+            columns += [Column(title, right=True, joined=True) for title in (_reference_title(spec), "diff")]
             cells.append([_cell(spec, name, value) for value in points.column(f"{name}_reference").tolist()])
             cells.append([_percent(value) for value in points.column(f"{name}_difference").tolist()])
-    return render_table(columns, [list(row) for row in zip(*cells, strict=True)])
+    keys = next((place for place, name in enumerate(table.columns) if name in spec.columns), 0)
+    return render_table(columns, [list(row) for row in zip(*cells, strict=True)], keys=keys)
 
 
 def _summary(spec: Experiment, outcome: Outcome) -> str:

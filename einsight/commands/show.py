@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +10,8 @@ import click
 from einsight.library import KINDS, kind_of, locate
 from einsight.options import completion, json_option, library_names, out_option, set_option
 from einsight.output import print_json, say_written
-from einsum.errors import SpecError, nearest
-from einsum.files import whole_file
+from einsum.errors import SpecError, nearest, refuse_unknown
+from einsum.files import check_ending, whole_file
 from einsum.specfile import find_spec, load_yaml
 from explorer.settings import Setting
 
@@ -27,7 +26,11 @@ _DRAWN_BY = {
 
 @click.command(epilog="Example: einsight show attention-1pass --out attention.svg")
 @click.argument(
-    "words", metavar="[KIND] NAME", nargs=-1, required=True, shell_complete=completion(lambda: [*library_names()(), *KINDS])
+    "words",
+    metavar="[KIND] NAME",
+    nargs=-1,
+    required=True,
+    shell_complete=completion(lambda: [*library_names()(), *KINDS]),
 )
 @set_option
 @out_option("FILE.svg", "Draw it into this file instead.")
@@ -40,9 +43,7 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
     kind, name = _chosen(words)
     package, class_name, drawer = _DRAWN_BY[kind]
     value = getattr(import_module(package), class_name).load(name)
-    for variable in settings:
-        if variable not in value.variables:
-            raise SpecError(f"{name} has no variable '{variable}'{nearest(variable, value.variables)}", key="--set")
+    refuse_unknown(settings, {**value.variables, **getattr(value, "properties", {})})
     draw: Any = import_module(drawer)
     if as_json:
         path = find_spec(kind, name)
@@ -51,8 +52,7 @@ def command(words: tuple[str, ...], settings: dict[str, Setting], out: str | Non
         click.echo(draw.draw_text(value, settings).rstrip())
     if out is None:
         return
-    if Path(out).suffix != ".svg":
-        raise SpecError("the name of the drawing must end in .svg", file=out)
+    check_ending(out, ".svg")
     with whole_file(out) as partial:
         partial.write_text(draw.draw_svg(value, settings), encoding="utf-8")
     say_written(out)

@@ -22,9 +22,7 @@ MOST_PHASES = 12
 
 
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
-@model_options(
-    cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None
-)
+@model_options(cascade="Default: the mapping's.", architecture="Default: the mapping's.", mapping=None, workload=None)
 @set_option
 @click.option("--where", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p"; repeatable.')
 @click.option("--end-to-end", is_flag=True, help="Include the linear layers around attention.")
@@ -39,7 +37,10 @@ MOST_PHASES = 12
     "--trace-file", type=FILE, metavar="FILE.csv", help="Read the counts of a run, head by head, and simulate that run."
 )
 @click.option(
-    "--trace", type=FILE, metavar="FILE.json", help="Write a timeline for Perfetto (fidelity event; Chrome trace format)."
+    "--trace",
+    type=FILE,
+    metavar="FILE.json",
+    help="Write a timeline for Perfetto (Chrome trace format; fidelity event).",
 )
 @json_option
 def command(
@@ -63,7 +64,7 @@ def command(
     if trace_file is not None and (where or end_to_end):
         raise click.UsageError("--trace-file goes neither with --where nor with --end-to-end")
     if trace_file is None and mapping is None:
-        raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
+        mapping = _own_mapping(architecture)
     with nullcontext() if trace is None else whole_file(trace) as partial:
         if trace_file is not None:
             result = simulate_trace(
@@ -95,6 +96,16 @@ def command(
         print_json(result.to_dict())
     else:
         click.echo(_report(result))
+
+
+def _own_mapping(architecture: str | None) -> str:
+    """The mapping that the architecture names for itself."""
+    from architectures import Architecture
+
+    named = None if architecture is None else Architecture.load(architecture).mapping
+    if named is None:
+        raise click.UsageError("Missing option '--mapping'; `einsight list mappings` shows the library")
+    return named
 
 
 def _report(result: Result) -> str:

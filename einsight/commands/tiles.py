@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einsight.options import check_settings, json_option, parse_settings, set_option
+from einsight.options import completion, json_option, library_names, parse_settings, set_option
 from einsight.output import print_json, quantity
 from einsight.table import Column, render_fields, render_table
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     epilog="Example: einsight tiles attention-3pass --where 'm <= p' --set P=4096 --set M=4096 --rows p=128 "
     "--columns m=64"
 )
-@click.argument("cascade")
+@click.argument("cascade", shell_complete=completion(library_names("cascade")))
 @click.option("--rows", required=True, metavar="RANK=SIZE,...", help="The tile that stays, such as p=128 for queries.")
 @click.option("--columns", required=True, metavar="RANK=SIZE,...", help="The tiles that it visits, such as m=64.")
 @click.option("--where", "conditions", multiple=True, metavar="CONDITION", help='Mask the cascade, such as "m <= p".')
@@ -42,12 +42,13 @@ def command(
     visits; sizes of ranks that the mask does not touch play no part and need not be set.
     """
     from einsum import Cascade
+    from einsum.errors import refuse_unknown
     from einsum.tile_visits import tile_visits
 
     chosen = Cascade.load(cascade)
     for condition in conditions:
         chosen = chosen.with_condition(condition)
-    check_settings(chosen, settings)
+    refuse_unknown(settings, {*chosen.variables, *chosen.parameters})
     row_tile, column_tile = _tile(rows, "--rows"), _tile(columns, "--columns")
     sizes = {**_unused(chosen, [*row_tile, *column_tile]), **settings}
     document = _document(chosen.name, tile_visits(chosen, row_tile, column_tile, sizes), share)

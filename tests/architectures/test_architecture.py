@@ -226,3 +226,41 @@ def test_an_unknown_architecture_is_named_with_the_nearest() -> None:
         Architecture.load("fusemx")
     with pytest.raises(SpecError, match="no such architecture file"):
         Architecture.load("nowhere/machine.yaml")
+
+
+def test_an_architecture_can_be_like_another_one(tmp_path: Path) -> None:
+    base, child, path = Architecture.load("spatten"), Architecture.load("spatten-eighth"), tmp_path / "mine.yaml"
+    assert list(child.memories) == list(base.memories)
+    assert child.variables.keys() == base.variables.keys()
+    assert child.evaluate({}).units["query_key"].elements == 64
+    assert child.evaluate({}).memories["HBM"].bandwidth_bytes_per_s == 64e9
+    path.write_text(
+        "architecture: mine\nlike: spatten-eighth\nvariables: {multipliers: 8}\nunits: {extra: {ops: {add: {}}}}\n"
+    )
+    mine = Architecture.load(path)
+    assert mine.evaluate({}).units["query_key"].elements == 8
+    assert [*mine.units] == [*base.units, "extra"]
+    assert mine.name == "mine"
+    assert Architecture.parse(mine.data()).data() == mine.data()
+    (tmp_path / "next.yaml").write_text("architecture: next\nlike: mine.yaml\n")
+    assert Architecture.load(tmp_path / "next.yaml").evaluate({}).units["query_key"].elements == 8
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ("spaten", "like: unknown architecture 'spaten' .did you mean 'spatten'"),
+        ("[spatten]", "like: expected the name of an architecture, found"),
+        ("missing.yaml", "like: there is no such architecture file"),
+    ],
+)
+def test_what_an_architecture_is_like_has_to_exist(like: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Architecture.parse(f"architecture: mine\nlike: {like}\n")
+
+
+def test_architectures_that_build_on_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "circle.yaml"
+    path.write_text(f"architecture: circle\nlike: {path}\n")
+    with pytest.raises(SpecError, match="like: more than 8 architectures build on one another"):
+        Architecture.load(path)

@@ -1,30 +1,45 @@
-"""Pages that sets of vectors touch: against plain sets, all subsets, and drawn runs."""
+"""Pages that sets of vectors touch: against bytes one by one, all subsets, drawn clusters, and measured attention."""
 
 from __future__ import annotations
 
+import csv
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import betabinom
 
 from architectures.pages import Layout
 
 
 def counted(chosen: list[int], vector: int, page: int) -> int:
     """Pages of a set, byte by byte: vectors are packed as many to a page as fit, or begin at a page's boundary."""
-    room = page // vector
-    if room:
-        return len({place // room for place in chosen})
-    each = -(-vector // page)
-    return len({(place, part) for place in chosen for part in range(each)})
+    room, each = page // vector, -(-vector // page)
+    begins = {place: place // room * page + place % room * vector if room else place * each * page for place in chosen}
+    return len({byte // page for begin in begins.values() for byte in range(begin, begin + vector)})
 
 
 @settings(max_examples=80, deadline=None)
 @given(chosen=st.lists(st.integers(0, 200), max_size=40), vector=st.integers(1, 600), page=st.integers(1, 400))
 def test_a_given_set_is_counted_exactly(chosen: list[int], vector: int, page: int) -> None:
     assert Layout.of(vector, page).touched(chosen) == counted(chosen, vector, page)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), tokens=st.integers(1, 40), channels=st.integers(1, 8), page=st.integers(1, 40))
+def test_keys_by_token_and_by_channel_are_counted_element_by_element(
+    data: st.DataObject, tokens: int, channels: int, page: int
+) -> None:
+    """A matrix of one-byte keys in both orders; what a page cannot hold of a row begins on the next one."""
+    some_tokens = data.draw(st.sets(st.integers(0, tokens - 1)))
+    some_channels = data.draw(st.sets(st.integers(0, channels - 1)))
+    for rows, length in ((some_tokens, channels), (some_channels, tokens)):
+        room = max(page // length, 1)
+        pages = {(row // room, (row % room * length + element) // page) for row in rows for element in range(length)}
+        assert Layout.of(length, page).touched(sorted(rows)) == len(pages)
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,24 +57,54 @@ def test_an_even_draw_is_the_mean_over_all_sets(data: st.DataObject, n: int, per
     assert float(layout.expected(n, kept, latest)) == pytest.approx(np.mean(pages))
 
 
-def test_runs_touch_fewer_pages_than_an_even_draw() -> None:
-    """A chain of two states, drawn: mean run 4, an eighth of the vectors chosen."""
-    n, run, share = 4096, 4.0, 1 / 8
+@settings(max_examples=60, deadline=None)
+@given(pages=st.integers(1, 200), per=st.integers(1, 40), share=st.floats(0.01, 0.99), together=st.floats(0.02, 0.95))
+def test_clusters_are_beta_binomial(pages: int, per: int, share: float, together: float) -> None:
+    """scipy's distribution of the same mean and correlation; the urn's correlation lacks that of the even draw."""
+    n = pages * per
+    added = together * n / (1 - together) - 1
+    if added <= 0:
+        return
+    a, b = share * n / added, (1 - share) * n / added
+    expected = pages * (1 - betabinom.pmf(0, per, a, b))
+    assert float(Layout.of(1, per).expected(n, share * n, 0, together)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_clustered_draws_touch_as_many_pages_as_expected() -> None:
+    """Each page draws its own share from a Beta distribution, then each of its vectors by that share."""
+    per, pages, share, together = 16, 4000, 1 / 8, 0.3
     random = np.random.default_rng(0)
-    ends, begins = 1 / run, share / (1 - share) / run
-    pages, kept = [], []
-    for _ in range(60):
-        draws, state, chosen = random.random(n), random.random() < share, []
-        for place in range(n):
-            if state:
-                chosen.append(place)
-            state = draws[place] >= ends if state else draws[place] < begins
-        pages.append(Layout.of(256, 4096).touched(chosen))
-        kept.append(len(chosen))
-    assert np.mean(kept) == pytest.approx(n * share, rel=0.03)
+    shares = random.beta(share * (1 / together - 1), (1 - share) * (1 / together - 1), pages)
+    chosen = np.flatnonzero(random.random(pages * per) < np.repeat(shares, per))
+    assert chosen.size == pytest.approx(pages * per * share, rel=0.03)
+    layout, n = Layout.of(256, 4096), pages * per
+    assert float(layout.expected(n, chosen.size, 0, together)) == pytest.approx(layout.touched(chosen), rel=0.03)
+
+
+def test_from_an_even_draw_to_whole_pages() -> None:
     layout = Layout.of(256, 4096)
-    assert float(layout.expected(n, n * share, 0, run)) == pytest.approx(np.mean(pages), rel=0.03)
-    assert float(layout.expected(n, n * share, 0, run)) < float(layout.expected(n, n * share))
+    pages = [float(layout.expected(1600, 200, 0, together)) for together in (0, 1e-6, 0.05, 0.2, 0.5, 0.9, 1)]
+    assert (np.diff(pages) < 0).all()
+    assert pages[1] == pytest.approx(pages[0], rel=1e-4)
+    assert pages[-1] == pytest.approx(200 / 16)
+
+
+MEASURED = Path(__file__).parents[1] / "data" / "attention-clustering.csv"
+
+
+def test_measured_attention_lies_together_in_pages() -> None:
+    """Shares of pages that SparF's tokens touch in a small model: clustered by 0.13 to 0.35, far from an even draw."""
+    rows = list(csv.DictReader(line for line in MEASURED.read_text().splitlines() if not line.startswith("#")))
+    assert len(rows) >= 9
+    for row in rows:
+        share, per, touched = (float(row[name]) for name in ("kept", "page_tokens", "touched"))
+        n = 1488 // int(per) * per
+        layout = Layout(np.array(per), np.array(1.0))
+        found = [float(layout.expected(n, share * n, 0, together)) / (n / per) for together in (0.35, 0.13, 0)]
+        assert found[0] - 0.02 < touched < found[1] + 0.02 < found[2]
+        if row["compression"] == "8" and per == 16:  # the drive's pages; 0.29 is implied by its published reads
+            published = float(layout.expected(n, share * n, 0, 0.29)) / (n / per)
+            assert published == pytest.approx(touched, rel=0.2)
 
 
 def test_a_page_of_the_drive_holds_sixteen_tokens_and_all_tokens_are_all_pages() -> None:

@@ -67,3 +67,14 @@ def test_more_requests_never_slow_it_down() -> None:
     assert (np.diff(rate) >= 0).all()
     single = [float(throughput_per_s(n, 10 * US, [Station(16, 75 * US), Station(8, 10 * US)])) for n in (1, 32, 399)]
     np.testing.assert_allclose(rate[[0, 31, 398]], single, rtol=1e-6)
+
+
+def test_alike_classes_have_the_solution_of_one() -> None:
+    """(points, classes): the same, worked out once or for each class."""
+    requests = np.array([[4.0], [40.0]])
+    stations = [Station(np.array([[16.0], [8.0]]), 75 * US), Station(8, np.array([10 * US] * 3))]
+    together = throughput_per_s(requests, 10 * US, stations)
+    assert together.shape == (2, 3)
+    for point, servers in enumerate((16, 8)):
+        alone = throughput_per_s(requests[point, 0], 10 * US, [Station(servers, 75 * US), Station(8, 10 * US)])
+        np.testing.assert_allclose(together[point], alone, rtol=1e-9)

@@ -205,9 +205,12 @@ def test_scattered_pieces_move_in_whole_transactions_spread_over_the_channels() 
     machine = Architecture.parse(ENGINE).evaluate({})
     hbm, ddr = machine.memories["HBM"], machine.memories["DDR"]
     # 48 bytes take two transactions; 10 pieces 20 of them, two on the busiest of 16 channels.
-    assert float(hbm.bus_bytes(10, 48)) == 2 * 16 * 32
-    assert hbm.bus_bytes(np.array([0, 1, 204]), np.array([48, 256, 256])).tolist() == [0, 512, 204 * 256]
-    assert float(ddr.bus_bytes(10, 48)) == 480
+    assert float(hbm.fetched_bytes(10, 48)) == 20 * 32
+    assert float(hbm.bus_bytes(20 * 32)) == 2 * 16 * 32
+    assert hbm.fetched_bytes(np.array([0, 1, 204]), np.array([48, 256, 256])).tolist() == [0, 256, 204 * 256]
+    assert hbm.bus_bytes(np.array([0, 256, 204 * 256])).tolist() == [0, 512, 204 * 256]
+    assert float(hbm.fetched_bytes(1.5, 96)) == 4.5 * 32  # half of the second piece is another tile's
+    assert float(ddr.bus_bytes(ddr.fetched_bytes(10, 48))) == 480
 
 
 @pytest.mark.parametrize(

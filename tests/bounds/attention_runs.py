@@ -326,6 +326,58 @@ def value_chunks(run: Attention, height: int, chunk: int) -> None:
         m.drop(*queries)
 
 
+def kept_columns(run: Attention, height: int, count: int) -> None:
+    """Row tiles with Q and O resident; up to `count` columns that the next tile needs too stay, whole."""
+    m, tiles = run.machine, run.row_tiles(height)
+    held: list[int] = []
+
+    def words(j: int) -> list[tuple]:
+        return [("k", j, x) for x in range(run.d)] + [("v", j, x) for x in range(run.dv)]
+
+    for a, rows in enumerate(tiles):
+        queries = [("q", i, x) for i in rows for x in range(run.d)]
+        outputs = [("o", i, x) for i in rows for x in range(run.dv)]
+        m.load(*queries)
+        run.begin(rows)
+        for word in outputs:
+            m[word] = 0.0
+        needed = run.needed(rows)
+        shared = set(needed) & set(run.needed(tiles[a + 1])) if a + 1 < len(tiles) else set()
+        stay = sorted(shared, key=lambda j: j not in held)[:count]
+        for j in [*held, *[j for j in needed if j not in held and j not in stay], *[j for j in stay if j not in held]]:
+            whole = j in held or j in stay
+            if whole and j not in held:
+                m.load(*words(j))
+            users = [i for i, _ in run.pairs(rows, [j])]
+            for i in users:
+                m["s", i, j] = 0.0
+            for word in words(j)[: run.d]:
+                if not whole:
+                    m.load(word)
+                for i in users:
+                    m["s", i, j] = m["s", i, j] + m["q", i, word[2]] * m[word]
+                if not whole:
+                    m.drop(word)
+            for i in users:
+                run.softmax_step(i, [j], [("o", i, x) for x in range(run.dv)])
+            for word in words(j)[run.d :]:
+                if not whole:
+                    m.load(word)
+                for i in users:
+                    m["o", i, word[2]] = m["o", i, word[2]] + m["s", i, j] * m[word]
+                if not whole:
+                    m.drop(word)
+            run.drop_scores(rows, [j])
+            if j in held and j not in stay:
+                m.drop(*words(j))
+        held = stay
+        for word in outputs:
+            run.finish(word[1], word[2])
+        m.store(*outputs)
+        m.drop(*outputs, *queries)
+        run.end(rows)
+
+
 def ring(run: Attention) -> None:
     m = run.machine
     last = {j: max(i for i in range(run.rows) if j in run.keys[i]) for j in range(run.columns)}

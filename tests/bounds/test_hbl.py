@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bounds.engine import lower_bound
 from bounds.hbl import Array, Program, fiber_caps, inequalities
 from bounds.hbl import _by_programs as by_programs
 from bounds.lattice import closure, echelon, kernel, meet, rank_on
+from bounds.reader import read_problem
+from bounds.verify import verify
+from einsum import Cascade
 
 HALF = Fraction(1, 2)
 
@@ -48,8 +52,8 @@ def test_a_product_has_the_exponents_of_loomis_and_whitney() -> None:
 
 
 def test_a_convolution_without_channels_needs_exponents_that_sum_to_two() -> None:
-    """Its loops span a plane and each array sees a line of it."""
-    assert {sum(one.s) for one in inequalities(CONV1D) if not one.capped} == {2}
+    """Its loops span a plane, and each array and each loop sees a line of it."""
+    assert {sum(one.s) + sum(e for _, e in one.t) for one in inequalities(CONV1D) if not one.capped} == {2}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -83,7 +87,7 @@ def test_a_pattern_caps_rows_columns_and_pairs_but_not_rows_times_columns() -> N
 
 def test_linear_programs_propose_the_same_corners() -> None:
     a = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]])
-    points = {tuple(np.round(x, 6)) for x in by_programs(a, np.ones(3))}
+    points = {tuple(np.round(x, 6)) for x in by_programs(a, np.ones(3), [])}
     assert points == {(0.5, 0.5, 0.5), (1, 0, 1), (1, 1, 0), (0, 1, 1)} & points
     assert (0.5, 0.5, 0.5) in points
 
@@ -97,3 +101,14 @@ def test_lattice_of_kernels() -> None:
     assert rank_on([[1, 1]], kernels[0]) == 0
     assert echelon([[2, 4], [1, 2]]) == ((1, 2),)
     assert closure([kernel([[1, a, a * a]], 3) for a in range(6)], 3, 12) is None
+
+
+def test_a_convolution_with_channels_reuses_each_word_by_the_filter_size() -> None:
+    """|F| <= sqrt(|I| |G| |O| R S): the filter's loops enter by the square roots of their lengths."""
+    problem = read_problem(Cascade.load("conv2d"), {"N": 1, "K": 64, "P": 56, "Q": 56, "C": 64, "R": 3, "S": 3})
+    memory = np.array([256.0, 1024.0])
+    found = lower_bound(problem, memory)
+    volume = 64 * 56 * 56 * 64 * 9
+    assert found.words == pytest.approx(2 * volume / np.sqrt(9 * memory), rel=2e-3)
+    for certificate in found.certificates:
+        verify(certificate)

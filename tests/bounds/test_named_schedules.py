@@ -20,6 +20,7 @@ from einsum.errors import SpecError
 from tests.bounds import attention_runs, named_runs
 from tests.bounds.attention_runs import Attention
 from tests.bounds.cases import Case, random_case
+from tests.bounds.test_attention_schedules import run_described
 
 MEMORIES = np.array([8.0, 12, 18, 27, 40, 60, 90, 200, 1000])
 
@@ -53,7 +54,9 @@ def test_flash_attention_moves_the_words_of_its_formula_at_any_block_size(seed: 
 
 def execute(case: Case, name: str, blocks: str, capacity: float) -> Attention:
     run = Attention(*case.inputs(), case.keys, capacity)
-    if name == "flat":
+    if name == "tiling":
+        run_described(run, blocks)
+    elif name == "flat":
         named_runs.flat(run, int(blocks.split()[0]))
     elif name == "unfused":
         scores, softmax, product = blocks.removeprefix("scores: ").split(", ", 2)

@@ -14,14 +14,20 @@ from tests.bounds.test_soundness import product, product_problem
 from tests.bounds.traces import word_addresses
 
 
-def execute(problem, tiling: ProductTiling, order: Order, tile: dict[str, int], capacity: float) -> Machine:
-    """Run the tile loops in order; tiles stay while no loop of theirs moves, one array comes word by word."""
+def execute(
+    problem, tiling: ProductTiling, order: Order, tile: dict[str, int], capacity: float, slow: dict | None = None
+) -> Machine:
+    """Run the tile loops in order; tiles stay while no loop of theirs moves, one array comes word by word.
+
+    `slow` holds the operands, random numbers where nothing is given.
+    """
     statement = problem.statements[0]
     loops = list(statement.loops)
     address = word_addresses(statement)
     generator = np.random.default_rng(0)
     points = list(cartesian(*(range(problem.extents[loop]) for loop in loops)))
-    slow = {a(p): float(generator.normal()) for a in address[:-1] for p in points}
+    if slow is None:
+        slow = {a(p): float(generator.normal()) for a in address[:-1] for p in points}
     machine = Machine(slow, capacity)
     held: list[set] = [set() for _ in address]
     tiles = [range(-(-tiling.extents[loop] // tile[loop])) for loop in order.loops]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bounds.engine import lower_bound
+from bounds.heads import heads_of
 from bounds.reader import read_problem, score_ranks
-from bounds.schedules import find_schedules, heads_of
+from bounds.schedules import find_schedules
 from bounds.verify import verify
 from einsum import Cascade, SpecError
 
@@ -149,7 +150,7 @@ def test_other_cascades_have_bounds_below_their_best_schedules(name: str) -> Non
         verify(certificate)
 
 
-def test_a_transformer_layer_has_bounds_but_no_schedule() -> None:
+def test_a_transformer_layer_has_bounds_below_its_schedules() -> None:
     problem = read_problem(Cascade.load("transformer-layer"), SIZES | {"D": 24, "S": 96})
     memory = np.array([100.0, 1000.0])
     safe, once = (lower_bound(problem, memory, label) for label in ("recompute-safe", "no-recompute"))
@@ -157,7 +158,9 @@ def test_a_transformer_layer_has_bounds_but_no_schedule() -> None:
     assert "cut" in once.theorems[0]
     for certificate in (*safe.certificates, *once.certificates):
         verify(certificate)
-    assert "no schedule is known" in find_schedules(problem).reason
+    best = find_schedules(problem).best
+    assert best is not None
+    assert np.all(once.words <= best.at(memory)[0])
 
 
 def test_run_time_sparsity_stays_outside_and_says_why() -> None:
@@ -240,3 +243,36 @@ def test_sums_of_chunks_are_not_taken_for_sums_of_whole_ranks() -> None:
     for label in ("recompute-safe", "no-recompute"):
         found = lower_bound(problem, np.array([20.0, 100.0]), label)
         assert not any("joint" in theorem or "fused" in theorem or "cut" in theorem for theorem in found.theorems)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("transformer-layer", SIZES | {"D": 24, "S": 96}), ("attention-backward", SIZES), ("attention-3pass", SIZES)],
+)
+def test_a_mask_falls_on_the_scores_rows_being_those_that_a_maximum_scales(name: str, sizes: dict) -> None:
+    problem = read_problem(Cascade.load(name), sizes, "causal")
+    assert problem.coupling is not None
+    assert (problem.coupling.row, problem.coupling.column) == ("p", "m")
+
+
+def test_words_that_closed_forms_do_not_move_keep_them_from_being_claimed() -> None:
+    """A bias of every score, and row sums that are an output, are traffic that attention alone does not have."""
+    text = """
+        cascade: biased
+        ranks: {p: P, m: M, e: E, f: F}
+        inputs: {Q: [p, e], K: [m, e], V: [m, f], BIAS: [p, m]}
+        outputs: [O, D]
+        einsums:
+          - S[p,m] = Q[p,e] * K[m,e]
+          - X[p,m] = exp(S[p,m])
+          - D[p] = sum(m) X[p,m]
+          - O[p,f] = X[p,m] * V[m,f]
+        """
+    sizes = {"P": 30, "M": 20, "E": 4, "F": 5}
+    logged = text.replace(", BIAS: [p, m]", "")
+    biased = text.replace("[O, D]", "[O]").replace("exp(S[p,m])", "exp(S[p,m] + BIAS[p,m])")
+    biased = biased.replace("          - D[p] = sum(m) X[p,m]\n", "")
+    for changed in (logged, biased):
+        found = find_schedules(read_problem(Cascade.parse(changed), sizes))
+        assert found.best is None
+        assert "closed form" in found.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from html.parser import HTMLParser
@@ -14,6 +15,15 @@ from bounds import Measurement, analyse, parse_memory_sizes, run_bounds, verify
 from einsum import Cascade, SpecError
 
 SIZES = {"B": 1, "H": 2, "P": 256, "M": 256, "E": 32, "F": 32}
+PRUNED = Cascade.parse(
+    """
+    cascade: pruned
+    ranks: {p: P, m: M, e: E, f: F}
+    inputs: {Q: [p, e], K: [m, e], V: [m, f], KEEP: [p, m]}
+    outputs: [AV]
+    einsums: ["QK[p,m] = Q[p,e] * K[m,e]", "AV[p,f] = QK[p,m] * V[m,f] where KEEP[p,m]"]
+    """
+)
 NAMED = ("flash-attention-1", "flash-attention-2", "flat", "unfused")
 
 
@@ -44,6 +54,7 @@ def test_json_has_one_object_for_each_memory() -> None:
         "best_schedule",
         "gap",
         "schedules",
+        "level",
     }
     assert set(rows[0]["schedules"]["flat"]) == {"words", "fits", "blocks"}
     assert isinstance(rows[0]["lower_bound_words"], int)
@@ -97,15 +108,16 @@ def test_the_report_is_a_page_of_its_own_a_text_and_the_rows(tmp_path: Path) -> 
     page.feed(html)
     assert page.external == []
     assert all(count in (0, 1) for tag, count in page.open.items() if tag not in ("meta", "line", "circle", "polyline"))
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 3
     assert "scratch &lt;pad&gt;" in html
     assert "scratch <pad>" not in html
     assert "a kernel" in html
     text = (tmp_path / "new" / "report" / "bounds.md").read_text()
+    text = text[: text.index("## Measured traffic")]
     table = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(table) == 2 + len(report_with_everything().rows)  # the header and the line under it
+    assert len(table) == 1 + len(report_with_everything().rows)  # and the header
     assert len({line.count("|") for line in table}) == 1
-    assert len(json.loads((tmp_path / "new" / "report" / "bounds.json").read_text())) == len(table) - 2
+    assert len(json.loads((tmp_path / "new" / "report" / "bounds.json").read_text())) == len(table) - 1
 
 
 @pytest.mark.browser
@@ -150,7 +162,7 @@ def test_a_memory_too_small_says_how_much_is_needed() -> None:
     with pytest.raises(SpecError, match=r"a fast memory of 5 words is too small.* is 6 words"):
         analyse("attention-3pass", SIZES, [5.0, 100.0])
     with pytest.raises(SpecError, match=r"multiplication of .* is 3 words"):
-        analyse("transformer-layer", SIZES | {"D": 8, "S": 8}, [2.0])
+        analyse(PRUNED, {"P": 6, "M": 7, "E": 3, "F": 2}, [2.0])
 
 
 @pytest.mark.parametrize(
@@ -208,7 +220,11 @@ def test_measurements_are_read_and_checked(tmp_path: Path) -> None:
     table = tmp_path / "measured.csv"
     table.write_text("name,traffic_bytes,fast_memory_bytes\nkernel,1.5 MiB,228 KiB\nother,3000000,\n")
     report = run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
-    assert report.measured == (Measurement("kernel", 1.5 * 2**20, 228 * 1024.0), Measurement("other", 3e6, None))
+    least = 4 * 512 * 64 * 2.0
+    assert report.measured == (
+        Measurement("kernel", 1.5 * 2**20, 228 * 1024.0, least),
+        Measurement("other", 3e6, None, least),
+    )
     table.write_text("name,traffic_bytes\nkernel,-3\n")
     with pytest.raises(SpecError, match="line 2"):
         run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
@@ -226,3 +242,77 @@ def test_a_bad_run_leaves_no_report_behind(tmp_path: Path) -> None:
 def test_a_cascade_object_is_as_good_as_a_name() -> None:
     cascade = Cascade.load("matmul")
     assert analyse(cascade, {"M": 8, "N": 8, "K": 8}, 30).rows[0].gap is not None
+
+
+def test_rows_of_measured_kernels_are_found_by_their_shape() -> None:
+    table = Path(__file__).parents[2] / "kernels" / "measurements" / "h100-sxm.csv"
+    sizes = {"B": 1, "H": 32, "P": 16384, "M": 16384, "E": 128, "F": 128}
+    with table.open() as stream:
+        shapes = [row for row in csv.DictReader(stream) if row["dram_read_bytes"]]
+    row = next(r for r in shapes if r["kernel"] == "flash_attention" and r["q_len"] == r["kv_len"] == "16384")
+    sizes |= {"B": int(row["batch"]), "H": int(row["heads"]), "E": int(row["head_dim"]), "F": int(row["head_dim"])}
+    mask = "causal" if row["causal"] == "true" else None
+    report = run_bounds("attention-3pass", sizes, fast_memory="100000", measured=table, mask=mask)
+    moved = sum(float(row[f"dram_{kind}_bytes"] or 0) for kind in ("read", "write", "drain"))
+    assert moved in [one.traffic_bytes for one in report.measured]
+    assert all(one.traffic_bytes >= 0.95 * one.bound_bytes for one in report.measured)
+    with pytest.raises(SpecError, match="measures this problem's shape"):
+        run_bounds("attention-3pass", sizes | {"P": 17, "M": 17}, fast_memory="100000", measured=table)
+
+
+def test_the_mapper_is_a_schedule_by_name_and_covers_what_closed_forms_do_not() -> None:
+    sizes = {"B": 1, "H": 1, "P": 96, "M": 96, "E": 16, "F": 16}
+    rows = analyse("attention-3pass", sizes, [300.0, 3000.0], schedules=["mapper"]).rows
+    for row in rows:
+        mapped = row.schedules["mapper"]
+        assert row.lower_bound_words <= row.best_schedule_words <= mapped.words
+        assert mapped.fits
+    mixed = Cascade.parse(
+        """
+        cascade: mixed-words
+        ranks: {p: P, m: M, e: E, f: E}
+        inputs: {Q: [p, f], K: [m, f], V: [m, e]}
+        bits: {K: 8}
+        outputs: [O]
+        einsums: ["S[p,m] = Q[p,f] * K[m,f]", "O[p,e] = S[p,m] * V[m,e]"]
+        """
+    )
+    report = analyse(mixed, {"P": 64, "M": 64, "E": 16}, [200.0, 2000.0, 20000.0])
+    assert all(row.best_schedule.startswith("mapper: ") and row.gap >= 1 for row in report.rows)
+    assert report.rows[-1].gap == 1.0
+    with pytest.raises(SpecError, match="schedules"):
+        analyse("attention-3pass", sizes, [300.0], schedules=["maper"])
+
+
+def test_levels_are_named() -> None:
+    rows = run_bounds("attention-1pass", {"N": 4096, "d": 64}, architecture="h100-sxm").rows
+    assert {row.level for row in rows} == {"shared", "L2"}
+
+
+def test_unknown_settings_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SpecError, match="no variable 'D'"):
+        run_bounds("attention-1pass", {"N": 64, "D": 8}, fast_memory="4096")
+    with pytest.raises(SpecError, match="linear-attention needs B, E, F, H, M, P"):
+        run_bounds("linear-attention", {"N": 512, "d": 64}, fast_memory="4096")
+
+
+def test_mappings_of_ones_own_are_counted_as_they_are_simulated(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from einsight.commands.bounds import command
+    from simulator.simulate import simulate
+
+    sizes = {"B": 1, "H": 2, "P": 512, "M": 512, "E": 64, "F": 64}
+    options = [text for name, value in sizes.items() for text in ("--set", f"{name}={value}")]
+    base = ["--cascade", "attention-3pass", *options, "--fast-memory", "32MiB,64KiB", "--json"]
+    mapping = Path(__file__).parents[2] / "mappings" / "library" / "unfused.yaml"
+    done = CliRunner().invoke(command, [*base, "--schedules", str(mapping), "--mapping", "fusemax-binding"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    moved = next(iter(simulate(mapping=mapping, settings=sizes).traffic_bytes.values()))["total"]
+    found = rows[0]["schedules"][str(mapping)]
+    assert found["words"] == pytest.approx(float(np.sum(moved["read"] + moved["write"])) / 2)
+    assert not rows[1]["schedules"][str(mapping)]["fits"]
+    assert rows[0]["schedules"]["fusemax-binding"]["words"] >= rows[0]["lower_bound_words"]
+    refused = CliRunner().invoke(command, [*base[:-1], "--mapping", "matmul-output-stationary"])
+    assert refused.exit_code != 0

@@ -50,60 +50,6 @@ def test_the_version_is_that_of_the_distribution(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["simulat"], "unknown command 'simulat' (did you mean 'simulate'?)"),
-        (["simulate", "--mappin", "flat"], "no such option '--mappin'"),
-        (["simulate", "--fidelity", "exact"], "'exact' is not one of 'analytic', 'event'"),
-        (["simulate"], "missing option '--mapping'"),
-        (["simulate", "--mapping"], "option '--mapping' requires an argument"),
-        (["passes"], "missing argument 'CASCADE'"),
-        (["list", "maping"], "unknown kind 'maping' (did you mean 'mapping'?)"),
-        (["list", ""], "unknown kind ''"),
-        (["show", "/dev/null"], "/dev/null: there is no such file"),
-        (["show", "attention-1pass", "--out", ""], "must end in .svg"),
-        (["simulate", *MODEL, "--fidelity", "event", "--trace", ""], "is a folder"),
-        (["show", "atention-1pass"], "(did you mean 'attention-1pass'?)"),
-        (["show", "cascades"], "which cascade?"),
-        (["show", "cascade", "fusemax"], "unknown cascade 'fusemax'"),
-        (["show", "fusemax", "--set", "w=3"], "no variable 'w' (did you mean 'W'?)"),
-        (["show", "bert-base", "--out", "x.svg"], "there is no drawing of it"),
-        (["passes", "atention-1pass"], "unknown cascade 'atention-1pass' (did you mean 'attention-1pass'?)"),
-        (["passes", "attention-1pass", "--rank", "z"], "unknown rank 'z'"),
-        (["simulate", *MODEL, "--cascade", "x"], "unknown cascade 'x'"),
-        (["simulate", *MODEL, "--architecture", "fusemx"], "unknown architecture 'fusemx' (did you mean 'fusemax'?)"),
-        (["simulate", "--mapping", "flatt"], "unknown mapping 'flatt' (did you mean 'flat'?)"),
-        (["simulate", *MODEL[:2], "--workload", "bert"], "unknown workload 'bert'"),
-        (["simulate", *MODEL, "--set", "L"], "--set: expected NAME=VALUE, found 'L'"),
-        (["simulate", *MODEL, "--set", "=3"], "--set: expected NAME=VALUE, found '=3'"),
-        (["simulate", *MODEL, "--set", "L="], "--set: expected NAME=VALUE, found 'L='"),
-        (["simulate", *MODEL, "--set", "L=1", "--set", "L=2"], "--set: L is given twice"),
-        (["simulate", *MODEL, "--set", "L=1 parsec"], "--set L: "),
-        (["simulate", *MODEL, "--set", "L=1/0"], "--set L: division by zero"),
-        (["simulate", *MODEL, "--set", "l=1024"], "unknown variable 'l' (did you mean 'L'?)"),
-        (["simulate", *MODEL, "--set", "L=many"], "L"),
-        (["simulate", *MODEL, "--set", "L=-1024"], "L"),
-        (["simulate", *MODEL, "--set", "L=0"], "L"),
-        (["simulate", *MODEL, "--set", "L=1.5"], "L"),
-        (["simulate", *MODEL, "--set", "dram_bandwidth=0"], "DRAM"),
-        (["simulate", *MODEL, "--trace", "t.json"], "fidelity event"),
-        (["run", "missing.yaml"], "missing.yaml: there is no such file"),
-    ],
-)
-def test_bad_input_is_one_clear_sentence(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran = run(*arguments)
-    assert ran.code == 2
-    assert ran.out == ""
-    assert ran.err.startswith("einsight: ")
-    assert ran.err.count("\n") == 1
-    assert sentence in ran.err
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
     ("name", "sentence"),
     [
         ("bomb.yaml", "expands to more than"),

@@ -51,4 +51,4 @@ def test_without_a_rank_every_rank_is_counted(run: Run) -> None:
 def test_an_unknown_size_is_refused(run: Run) -> None:
     ran = run("passes", "attention-3pass", "--set", "m=3")
     assert ran.code == 2
-    assert "attention-3pass has no size 'm'" in ran.err
+    assert "unknown variable 'm'" in ran.err

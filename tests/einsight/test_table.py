@@ -31,6 +31,18 @@ def test_no_word_is_cut_and_no_line_is_too_long(rows: list[tuple[str, str, str]]
     assert sorted(text.split()[3 + 3 :]) == sorted(" ".join(" ".join(row) for row in rows).split())
 
 
+def test_a_table_that_is_too_wide_is_cut_between_groups_and_keeps_its_keys() -> None:
+    columns = ["design", *(Column(f"n{i}", right=True, joined=bool(i % 3)) for i in range(9))]
+    rows = [[name, *(f"{name}{i:07d}" for i in range(9))] for name in "ab"]
+    parts = [part.splitlines() for part in render_table(columns, rows, width=70).split("\n\n")]
+    assert [part[0].split() for part in parts] == [
+        ["design", "n0", "n1", "n2", "n3", "n4", "n5"], ["design", "n6", "n7", "n8"],
+    ]  # fmt: skip
+    assert all([row.split()[0] for row in part[2:]] == ["a", "b"] for part in parts)
+    two = render_table(columns, rows, width=70, keys=4).split("\n\n")
+    assert [part.split()[:4] for part in two] == 2 * [["design", "n0", "n1", "n2"]]
+
+
 def test_fields_are_wrapped_under_each_other() -> None:
     text = render_fields([("source", "word " * 30), ("a", "b")], width=40)
     lines = text.splitlines()

@@ -29,7 +29,7 @@ def test_bounds_of_a_neighborhood_are_shown(run: Run) -> None:
     [
         (["--rows", "p=12.5", "--columns", "m=1"], "--rows: expected a whole number, found p=12.5"),
         (["--rows", "p=12", "--columns", "z=1"], "has no rank 'z'"),
-        (["--rows", "p=12", "--columns", "m=1", "--set", "Q=4"], "has no size 'Q'"),
+        (["--rows", "p=12", "--columns", "m=1", "--set", "Q=4"], "set: unknown variable 'Q'"),
         (["--rows", "p=12", "--columns", "m=1"], "no value is given for"),
         (["--rows", "p", "--columns", "m=1"], "--rows: expected NAME=VALUE, found 'p'"),
         (["--rows", "p=1", "--columns", "m=1", "--share", "2"], "share"),

@@ -79,9 +79,7 @@ def test_integers_are_exact_and_integer_arrays_do_not_overflow() -> None:
 def test_arrays_broadcast() -> None:
     rows, columns = np.array([1, 2])[:, None], np.array([10, 20, 30])
     np.testing.assert_array_equal(value("a * b + 1", a=rows, b=columns), rows * columns + 1)
-    np.testing.assert_array_equal(
-        value("'a' if kind == 'x' else 'b'", kind=np.array(["x", "y"])), np.array(["a", "b"])
-    )
+    np.testing.assert_array_equal(value("'a' if kind == 'x' else 'b'", kind=np.array(["x", "y"])), np.array(["a", "b"]))
     with pytest.raises(SpecError, match=r"different lengths: a .2,., b .3,."):
         value("a + b", a=np.zeros(2), b=np.zeros(3))
 

@@ -203,9 +203,7 @@ def test_a_reference_that_cannot_be_used_is_refused(
     assert sentence in str(caught.value)
 
 
-def test_progress_counts_the_simulator_calls(
-    calls: list[dict[str, Any]], load: Callable[[str], Experiment]
-) -> None:
+def test_progress_counts_the_simulator_calls(calls: list[dict[str, Any]], load: Callable[[str], Experiment]) -> None:
     seen: list[tuple[int, int]] = []
     run_experiment(load(TEXT), lambda done, total: seen.append((done, total)))
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

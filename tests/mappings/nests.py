@@ -23,6 +23,15 @@ CONVOLUTION = Cascade.parse(
     einsums: ["Z[p,q] = I[p+w] * G[w,q]"]
     """
 )
+SIMILARITY = Cascade.parse(
+    """
+    cascade: similarity
+    ranks: {p: P, m: P, d: D}
+    inputs: {X: [p, d]}
+    outputs: [S]
+    einsums: ["S[p,m] = X[p,d] * X[m,d]"]
+    """
+)
 ATTENTION = Cascade.parse(
     """
     cascade: attention
@@ -85,6 +94,17 @@ def products(draw: Any) -> Case:
             keep(draw, nest, level, tensor)
     nest.append(leaf(draw, "Z", "mnk"))
     return Case(MATMUL, nest, extents(draw, "mnk", range(1, 8)))
+
+
+@st.composite
+def similarities(draw: Any) -> Case:
+    """A product of a tensor with itself: its two accesses are moved by different loops."""
+    nest = loops(draw, "pmd", 4, ANY_CHUNK)
+    for tensor in "XS":
+        for level in draw(st.sampled_from([(), ("L1",), ("L2",), ("L2", "L1")])):
+            keep(draw, nest, level, tensor)
+    nest.append(leaf(draw, "S", "pmd"))
+    return Case(SIMILARITY, nest, extents(draw, "pd", range(1, 8)))
 
 
 @st.composite

@@ -24,6 +24,10 @@ Identity = tuple[Any, ...]
 BRANCHES = ("sequence", "parallel", "pipeline")
 
 
+class Lost(Exception):
+    """A value was read from a hold whose tile had been replaced since it was computed."""
+
+
 class Stuck(Exception):
     """Points of an Einsum were never computed: their inputs were not complete when their turn came."""
 
@@ -43,7 +47,7 @@ class Place:
     """Somewhere tiles stay: a hold of a level, or (with no level) the registers of one leaf.
 
     producers  Einsums computed below it
-    now        identity and words of the tile that is there
+    now        identity and words of the tiles that are there: one for each set of ranks that the loops have cut
     written    whether a result was put there, rather than an operand
     seen       identities of all tiles that results were put into
     parent     where the tile goes when another one takes its place; None when nothing further out needs it
@@ -52,7 +56,7 @@ class Place:
     level: str | None
     tensor: str
     producers: frozenset[str] = frozenset()
-    now: tuple[Identity, int] | None = None
+    now: dict[frozenset[str], tuple[Identity, int]] = field(default_factory=dict)
     written: bool = False
     seen: set[Identity] = field(default_factory=set)
     parent: Place | None = None
@@ -128,12 +132,22 @@ class Oracle:
         steps = [index.step for output in outputs for index in output.indices]
         return {step[0] for step in steps if step is not None and step[1] != 0}
 
-    def tile(self, access: Access, box: Box, *, state: bool) -> tuple[Identity, int]:
-        """What tells one tile of a tensor from another, and its words. `state`: a running value is one tile."""
+    def tile(self, access: Access, box: Box, *, state: bool) -> tuple[frozenset[str], Identity, int]:
+        """Its ranks that are cut, what tells one tile of a tensor from another, and its words.
+
+        `state`: a running value is one tile.
+        """
         dropped = self.latest(access.tensor)
         ranks = tuple(rank for rank in access.ranks if not (state and rank in dropped))
-        identity = tuple((rank, *self._range(rank, ranks, box)) for rank in ranks)
-        return identity, self._words(access, box, dropped)
+        lasting = [rank for rank in ranks if rank not in dropped]
+        bases = {self.halves.get(rank, rank) for rank in lasting}
+        cut = frozenset(base for base in bases if box[base] != self.whole[base])
+        identity = tuple(
+            (rank, *self._range(rank, ranks, box)) for rank in lasting if self.halves.get(rank, rank) in cut
+        )
+        if not state:
+            identity = (*identity, *((rank, *self._range(rank, ranks, box)) for rank in ranks if rank in dropped))
+        return cut, identity, self._words(access, box, dropped)
 
     def _range(self, rank: str, ranks: Iterable[str], box: Box) -> tuple[int, int]:
         base = self.halves.get(rank, rank)
@@ -214,12 +228,13 @@ class Oracle:
         cycles = [sum(unit["ops"][kind] * count for kind, count in einsum.ops.items()) for einsum in einsums]
         for inside in self._steps(einsums[0], node, unit, box):
             self.tally.cycles[node["on"]] += sum(cycles)
-            moved: set[str] = set()
+            moved: set[tuple[str, frozenset[str]]] = set()
             for einsum in einsums:
                 for access in einsum.inputs:
-                    if access.tensor in moved or (access.tensor in names and not self._stored(access.tensor, holds)):
+                    ranks = access.tensor, frozenset(access.ranks) - self.latest(access.tensor)
+                    if ranks in moved or (access.tensor in names and not self._stored(access.tensor, holds)):
                         continue
-                    moved.add(access.tensor)
+                    moved.add(ranks)
                     self._fetch(access, inside, holds, key)
             for einsum in einsums:
                 self._put(einsum, inside, holds, key)
@@ -271,15 +286,20 @@ class Oracle:
         chain = self._chain(access.tensor, holds)
         if not chain:
             return
-        registers = self._place((*key, "operand", access.tensor), None, access.tensor, [])
+        registers = self._place((*key, "operand", str(access)), None, access.tensor, [])
+        for place, box in chain:
+            _, identity, words = self.tile(access, box, state=True)
+            made = access.tensor in place.producers and not self.latest(access.tensor)
+            if made and (identity, words) not in place.now.values():
+                raise Lost(access.tensor)
         route = [*chain, (registers, inside)]
         for (parent, _), (place, box) in pairwise(route):
             if access.tensor in place.producers:
                 continue
             tile = self.tile(access, box, state=place is not registers)
-            if place.now is None or place.now[0] != tile[0]:
-                place.now = tile
-                self._move(access.tensor, tile[1], source=parent, to=place)
+            if place.now.get(tile[0], (None,))[0] != tile[1]:
+                place.now[tile[0]] = tile[1], tile[2]
+                self._move(access.tensor, tile[2], source=parent, to=place)
 
     def _put(self, einsum: Einsum, inside: Box, holds: Chain, key: tuple[Any, ...]) -> None:
         """Write a result's tile into every hold on the way out, as far as somebody needs it."""
@@ -288,20 +308,23 @@ class Oracle:
         if not chain:
             return
         registers = self._place((*key, "result", name), None, name, [])
+        for first, box in chain[:1]:
+            cut, *tile = self.tile(einsum.output, box, state=bool(self.latest(name)))
+            first.now = {cut: (tile[0], tile[1])}
         route = [*chain, (registers, inside)]
         for (parent, _), (place, box) in pairwise(route):
             running = place is not registers and bool(self.latest(name))
             tile = self.tile(einsum.output, box, state=running)
-            if place.now is not None and place.now[0] == tile[0]:
+            if place.now.get(tile[0], (None,))[0] == tile[1]:
                 continue
             self._flush(place)
             place.parent = parent if place is registers or self._needed(name, place) else None
-            if tile[0] in place.seen and (einsum.reduced or running):
-                self._move(name, tile[1], source=parent, to=place)
+            if tile[1] in place.seen and (einsum.reduced or running):
+                self._move(name, tile[2], source=parent, to=place)
                 if place.parent is None:  # a state that nobody else reads leaves only to come back
-                    self._move(name, tile[1], source=place, to=parent)
-            place.seen.add(tile[0])
-            place.now, place.written = tile, True
+                    self._move(name, tile[2], source=place, to=parent)
+            place.seen.add(tile[1])
+            place.now, place.written = {tile[0]: (tile[1], tile[2])}, True
 
     def _needed(self, tensor: str, place: Place) -> bool:
         """Whether a tile has to leave a hold: it is a result, a state to come back to, or read further out."""
@@ -309,8 +332,9 @@ class Oracle:
         return tensor in self.outside or not readers <= place.producers
 
     def _flush(self, place: Place) -> None:
-        if place.written and place.now is not None and place.parent is not None:
-            self._move(place.tensor, place.now[1], source=place, to=place.parent)
+        if place.written and place.parent is not None:
+            for _, words in place.now.values():
+                self._move(place.tensor, words, source=place, to=place.parent)
 
     def _move(self, tensor: str, words: int, *, source: Place, to: Place) -> None:
         if source.level is not None and source.level not in self.units:

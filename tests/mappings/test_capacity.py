@@ -98,3 +98,15 @@ def test_spilling_holds_share_what_is_missing() -> None:
     found = totals(program(MATMUL, machine(capacity={"L1": "44 B"}), nest(held), SIZES))
     assert found["write"]["L1", "A"] == pytest.approx(24 / 2)
     assert found["write"]["L1", "B"] == pytest.approx(20 / 2)
+
+
+def test_an_element_holds_no_more_than_its_registers() -> None:
+    """8 words in each of 2 x 3 elements: of A, 4 x 6 words, each has 2 x 2."""
+    leaf = {"compute": "Z", "on": "grid", "spatial": {"m": "rows", "k": "columns"}}
+    program(MATMUL, machine(), [{"keep": {"grid": {"A": 2}}}, leaf], {"M": 4, "N": 2, "K": 6})
+    with pytest.raises(SpecError, match=r"registers of grid overflow: an element would hold 24 of 16 bytes.*'A'"):
+        program(MATMUL, machine(), [{"keep": {"grid": {"A": 3}}}, leaf], {"M": 4, "N": 2, "K": 6})
+    with pytest.raises(SpecError, match=r"an element would hold 24 of 16 bytes"):
+        everywhere = {**leaf, "spatial": {"k": "columns"}}  # every row keeps its own copy
+        program(MATMUL, machine(), [{"keep": {"grid": {"A": 2}}}, everywhere], {"M": 3, "N": 2, "K": 6})
+    program(MATMUL, machine(), [{"keep": {"grid": {"A": "rolling"}}}, leaf], {"M": 40, "N": 2, "K": 60})

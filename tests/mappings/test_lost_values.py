@@ -45,3 +45,48 @@ def test_a_tile_that_is_replaced_before_it_is_read_again_is_refused() -> None:
 )
 def test_a_tile_that_stays_is_accepted(nodes: tuple[dict[str, Any], ...], sizes: dict[str, int]) -> None:
     assert lower(*nodes, **sizes)
+
+
+MIXED = Cascade.parse("""
+cascade: mixed
+ranks: {p: P, m: P, d: D}
+inputs: {X: [p, d]}
+outputs: [S]
+einsums:
+  - T[p,d] = exp(X[p,d])
+  - S[m,p] = T[p,d] * T[m,d]
+""")
+RENAMED = Cascade.parse("""
+cascade: renamed
+ranks: {i: P, k: P, j: J, l: L}
+inputs: {A: [i, j], C: [j, l]}
+outputs: [Z]
+einsums:
+  - T[i,j] = exp(A[i,j])
+  - Z[k,l] = T[k,j] * C[j,l]
+""")
+
+
+@pytest.mark.parametrize(
+    ("cascade", "rank", "last", "read"), [(MIXED, "p", "S", r"T\[m,d\]"), (RENAMED, "i", "Z", r"T\[k,j\]")]
+)
+def test_a_piece_of_a_value_is_not_the_whole(cascade: Cascade, rank: str, last: str, read: str) -> None:
+    """Row by row through T: its reader takes all rows, whatever its own ranks are called."""
+    sizes = {"P": 4, "D": 3, "J": 3, "L": 2}
+    body = {"sequence": [{"compute": "T", "on": "grid"}, {"compute": last, "on": "grid"}]}
+    values = {name: sizes[name] for name in cascade.parameters}
+    with pytest.raises(SpecError, match=rf"{last} reads {read}, but inside the loop over '{rank}' only a part of 'T'"):
+        program(cascade, machine(), [{"for": {rank: 1}}, {"keep": {"L1": ["T"]}}, body], values)
+    assert program(cascade, machine(), [{"for": {rank: 4}}, {"keep": {"L1": ["T"]}}, body], values)
+
+
+@pytest.mark.parametrize("text", ["S[p,m] = T[m,p]", "S[p,m] = T[p,m] / U[p]"])
+def test_values_at_other_points_are_not_at_hand(text: str) -> None:
+    second = ["U[p] = sum(m) T[p,m]"] if "U" in text else []
+    cascade = Cascade.parse({
+        "cascade": "together", "ranks": {"p": "P", "m": "P"}, "inputs": {"X": ["p", "m"]}, "outputs": ["S"],
+        "einsums": ["T[p,m] = exp(X[p,m])", *second, text],
+    })  # fmt: skip
+    names = [einsum.name for einsum in cascade.einsums]
+    with pytest.raises(SpecError, match="is not complete at the point where"):
+        program(cascade, machine(), [{"compute": names, "on": "row"}], {"P": 4})

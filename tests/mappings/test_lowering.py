@@ -15,7 +15,7 @@ from einsum import Cascade
 from einsum.errors import SpecError
 from mappings import Mapping, Step, TileProgram
 from simulator.simulate import build_program, design
-from tests.mappings.machine import machine, program
+from tests.mappings.machine import machine, program, totals
 from tests.mappings.nests import ATTENTION, EINSUMS, MATMUL, ONE_PASS
 
 SIZES = {"P": 4, "M": 6, "E": 3, "F": 2}
@@ -103,6 +103,16 @@ def test_a_value_that_a_loop_still_reduces_is_not_consumed_inside_it() -> None:
         "nest[2].sequence[2][0]: SN needs 'GM' complete over rank 'm', but runs inside the loop over 'm' that computes "
         "it; close that loop first"
     )
+
+
+def test_a_loop_of_one_iteration_completes_what_it_reduces() -> None:
+    """As many keys as one chunk takes: the maximum is complete when the exponentials begin."""
+    nest = [{"keep": {"L2": INTERMEDIATE}}, {"for": {"m": SIZES["M"]}}, {"sequence": LEAVES}]
+    plain = [{"keep": {"L2": INTERMEDIATE}}, {"for": {"p": SIZES["P"]}}, {"sequence": LEAVES}]
+    found = (totals(program(ATTENTION, machine(), made, SIZES)) for made in (nest, plain))
+    first, second = found
+    assert first == second
+    assert refusal([*nest[:2], {"for": {"m": 5}}, nest[2]]).startswith("nest[3].sequence[2][0]: SN needs 'GM' complete")
 
 
 def test_the_order_of_phases_follows_the_data() -> None:

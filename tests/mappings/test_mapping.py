@@ -126,7 +126,7 @@ def test_settings_win_over_the_table() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": {"file": "none.csv", "keys": ["M"]}}, "rows.file: the table 'none.csv' cannot be read: No such file"),
+        ({"rows": {"file": "none.csv", "keys": ["M"]}}, "rows.file: the table 'none.csv' cannot be read: no such file"),
         ({"rows": {"file": "sizes.csv", "keys": ["modle"]}}, "rows.keys: the table 'sizes.csv' has no column 'modle'"),
         ({"rows": {"file": "sizes.csv", "keys": []}}, "rows.keys: "),
         ({"rows": {"file": "sizes.csv"}}, "'keys' is missing"),

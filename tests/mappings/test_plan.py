@@ -126,6 +126,13 @@ def test_design_points_with_different_numbers_of_tokens_are_those_of_single_ones
         )
 
 
+def test_many_design_points_are_evaluated_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"tokens": np.arange(1, 41), "drives": np.arange(40) % 5 + 1}
+    whole = run(cases).to_dict()
+    monkeypatch.setattr("simulator.simulate._MOST_CLASSES", 32)
+    assert run(cases).to_dict() == whole
+
+
 def test_tiles_follow_the_series_value_by_value() -> None:
     chosen = design(Cascade.parse(CASCADE), Architecture.parse(MACHINE), plan(), None, {"M": 1, "tokens": 3})
     (stream,) = build_program(chosen).phases[0].streams
@@ -166,12 +173,33 @@ def test_work_is_dealt_out_in_whole_pieces() -> None:
         ("after: fetch", "after: fetsch", "unknown stage 'fetsch'.*'fetch'"),
         ("kept: kept", "kept: kpt", "unknown name 'kpt'.*'kept'"),
         ("tiles: layers", "tiles: layers / 2", "1.5, expected a whole number"),
-        ("count: tokens", "count: 0 * tokens", "expected at least 1"),
+        ("count: tokens", "count: 0 * tokens", "expected a whole number of at least 1"),
         ("{t: {from", "{width: {from", "'width' is a variable already"),
         ("near: {state", "nera: {state", "'nera' is no memory and no drive.*'near'"),
         ("sets: heads", "set: heads", "unknown field 'set'.*'sets'"),
         ("moves: {over_host:", "moves: {bus:", "on the path 'over_host' moves"),
         ("ops: {mac: heads * t * width}", "ops: {exp: 1}", "cannot run 'exp'"),
+        ("width: 64", "width: -64", "'t . heads . width' is -3584, expected a number of at least 0"),
+        ("width: 64", "width: 0", "vector_bytes: '2 . width' is 0, expected above 0"),
+        ("heads: 4", "heads: 2.5", "spread: 'heads' is 2.5, expected a whole number of at least 1"),
+        ("heads: 4", "heads: 0", "spread: 'heads' is 0, expected a whole number of at least 1"),
+        ("tokens: 5", "tokens: 2.5", "'tokens' is 2.5, expected a whole number"),
+        ("tokens: 5", "tokens: 1e9", "'tokens' is 1000000000, expected .* at most 10,000,000"),
+        ("kept: t // 2", "kept: 2 * t", "kept: 'kept' is 20, expected at most the number of vectors"),
+        ("kept: t // 2", "kept: kept", "depends on itself: kept -> kept"),
+        ("after: {work: 1}", "after: work", "fetch over pcie, .* work wait for each other within one tile"),
+        ("after: {work: 1}", "after: {work: 0.5}", "'0.5' is 0.5, expected a whole number of at least 0"),
+        ("after: fetch", "along: work", "the stages read, work wait for each other within one tile"),
+        (
+            "touches: {A:",
+            "in_flight: 0\n          touches: {A:",
+            "in_flight: .0. is 0, expected a whole number",
+        ),
+        ("on: disk", "on: near", "only drives have pages and requests in flight, 'near' is none"),
+        ("tiles: layers", "repeat: 1.5", "repeat: '1.5' is 1.5, expected a whole number"),
+        ("{state: 2", "{state: -2", "memory.near.state: '-2 . heads . width' is -512, expected bytes of at least 0"),
+        ("tiles: layers", "require: [{that: t > 11, else: '{t} is too short'}]", r"require\[0\]: 10 is too short"),
+        ("tiles: layers", "rows: {}", "series: a phase has either a series of tiles or those of a trace's rows"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(old: str, new: str, message: str) -> None:
@@ -179,6 +207,49 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, message: str) -> 
     with pytest.raises(SpecError, match=f"(?s){message}") as caught:
         run(text=PLAN.replace(old, new))
     assert "plan" in str(caught.value)
+
+
+def test_two_phases_have_two_names() -> None:
+    with pytest.raises(SpecError, match=r"plan.phases\[1\]: the phase 'run' occurs twice"):
+        plan(PLAN + PLAN.split("  phases:\n")[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[pcie, host, bus]", "[pcie, hst, bus]", "over: 'hst' is neither a link nor a memory .did you mean 'host'"),
+        ("[pcie, host, bus]", "[pcie, disk]", "over: 'disk' is neither a link nor a memory"),
+        ("[pcie, host, bus]", "[pcie, pcie]", r"over\[1\]: the path passes 'pcie' twice"),
+        ("page: 1 KiB", "page: 1.5", "page: '1.5' is 1.5 bytes, expected a whole number of them"),
+        ("page: 1 KiB", "page: 1 KiB, sector: 2 KiB", "sector: '2 KiB' is more than a page, '1 KiB'"),
+        ("channels: 2", "channels: 0", "flash.disk.channels: 0, expected a whole number above 0"),
+        ("read_time: 20 us", "read_time: -1 us", "read_time: '-1 us' is -1 us, expected a time of at least 0"),
+        ("line_code: 1, overhead: 256, latency", "line_code: 2, latency", "line_code: '2' is above 1"),
+        ("drives: 2", "drives: 0", "copies: 'drives' is 0, expected a whole number above 0"),
+        ("  bus:", "  host:", "links.host: the name 'host' is taken by another part"),
+    ],
+)
+def test_a_system_that_cannot_be_is_refused(old: str, new: str, message: str) -> None:
+    assert old in MACHINE
+    with pytest.raises(SpecError, match=message):
+        simulate(Cascade.parse(CASCADE), Architecture.parse(MACHINE.replace(old, new, 1)), plan(), None, {"M": 1})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "model", "settings", "message"),
+    [
+        ("instcsd-sparf", "opt-13b", {"compression": 0.5}, "step 1 reads 1 to 128 channels, found 256"),
+        ("instcsd-sparf", "opt-13b", {"NK": 0}, "step 2 reads 1 to 1024 tokens, .* found 0 tokens"),
+        ("instcsd-sparf", "opt-13b", {"clustering": 2}, "clustering: 'clustering' is 2, expected at most 1"),
+        ("instcsd-dense", "opt-13b", {"drives": 0}, "'drives' is 0, expected a whole number above 0"),
+        ("flexgen-ssd", "opt-13b", {"part": 65}, "of 1 to 64 sequences are on the GPU at a time, found 65"),
+        ("llm-in-a-flash", "opt-6.7b", {"resident": 1.5}, "resident is a part from 0 to 1, found 1.5"),
+        ("llm-in-a-flash", "opt-6.7b", {"fresh": 200}, "found 200 fresh, 100 active, 200 held"),
+    ],
+)
+def test_library_plans_refuse_what_cannot_be(mapping: str, model: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        simulate(mapping=mapping, workload=model, settings=settings)
 
 
 def test_a_plan_survives_saving(tmp_path: Any) -> None:

@@ -42,8 +42,8 @@ plan:
     rows:
       serial: layer_id
       queries: query_num
-      require:
-        - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
+    require:
+      - {that: keys * 64 <= SRAM.capacity_bytes, else: "{keys} keys are more than the SRAM holds"}
     stages:
     - stage: load
       on: DRAM
@@ -68,7 +68,7 @@ plan:
 
 def rows(**columns: Any) -> HeadTrace:
     size = max(np.size(value) for value in columns.values())
-    blank = {name: (1.0 if least else 0.0) for name, (least, _) in NUMBERS.items()} | dict.fromkeys(FLAGS, 0.0)
+    blank = {name: float(whole.least > 0) for name, whole in NUMBERS.items()} | dict.fromkeys(FLAGS, 0.0)
     blank |= {"auto_requant_thres": -1.0, "sentence_length_L": 400.0, "head_id": 0.0}
     return HeadTrace.of({name: np.broadcast_to(np.asarray(columns.get(name, value), float), (size,)) * 1.0
                          for name, value in blank.items()}, "trace.csv")  # fmt: skip
@@ -202,6 +202,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         ("dense: 0", "count: 0", "the variable 'count' has the name of a column"),
         ("on: multiply\n      ops: {mac: keys * 64}", "ops: {mac: 1}", "needs `on`"),
         ("select: {from: keys, keep: value_fetch_num}", "latency: 1", "selects nothing"),
+        ("on: pick\n", "on: multiply\n      ops: {mac: 1}\n", "the stage selects, but 'multiply' is no top-k engine"),
         ("keep: value_fetch_num", "keep: keys + 1", "row 1: the stage 'select' cannot select 11 of 10 values"),
         ("ops: {mac: value_fetch_num * 64, add: 1}", "latency: 2", "has no operations"),
         ("plan:", "nest: [{compute: QK, on: x}]\nplan:", "a mapping is a nest or a plan, found both"),

@@ -278,7 +278,10 @@ class Reference:
     def __init__(self, program: TileProgram) -> None:
         (self.phase,) = program.phases
         self.resources = program.resources
-        self.pipelines = [PointStream.build(stream, program, 0).pipeline for stream in self.phase.streams]
+        self.pipelines = [
+            PointStream.build(stream, program, 0, len(self.phase.streams) == 1).pipeline
+            for stream in self.phase.streams
+        ]
         self.ends: dict[tuple[int, int, int, int], float] = {}  # (stream, instance, tile, step) -> end
         self.releases: dict[tuple[int, int, int, int], float] = {}
         self.busy_until: dict[object, float] = {}
@@ -291,6 +294,12 @@ class Reference:
     def units(self, s: int) -> int:
         names = [step.resource for step in self.phase.streams[s].steps if step.resource is not None]
         return max((int(self.resources[name].copies) for name in names), default=1)
+
+    def pace(self, s: int) -> float:
+        """Progress that a tile is: 2^36 / (tiles of all instances / slots of all units)."""
+        stream = self.phase.streams[s]
+        places = self.units(s) * min(int(stream.slots), max(int(stream.instances), 1))
+        return float(2**36 / max(round(float(np.sum(stream.counts))) * int(stream.instances) / places, 1.0))
 
     def tiles(self, s: int, i: int) -> list[int]:
         return list(self.phase.streams[s].order(0, i))
@@ -357,7 +366,7 @@ class Reference:
 
     def start(self, now: float) -> None:
         waiting: dict[object, list[tuple[tuple[int, ...], tuple[int, int, int, int], tuple[int, int]]]] = {}
-        first: dict[object, tuple[int, ...]] = {}  # of an instance on a server: the next in its software pipeline
+        planned: dict[tuple[object, int, int], list[tuple[tuple[int, int], int]]] = {}  # turns of an instance's steps
         for s, i in self.place:
             stream = self.phase.streams[s]
             kinds = self.tiles(s, i)
@@ -372,20 +381,29 @@ class Reference:
                 server = (s, i, k) if step.resource is None else (step.resource, unit % copies)
                 order = self.pipelines[s]
                 turn = (runs[0] + int(order.stage[k]), int(order.place[k]))
-                first[server, s, i] = min(first.get((server, s, i), turn), turn)
+                planned.setdefault((server, s, i), []).append((turn, k))
                 if not self.satisfied(s, i, runs[0], step, now):
                     continue
                 before = [end for (ss, ii, _, kk), end in self.releases.items() if (ss, ii, kk) == (s, i, k)]
                 if max(before, default=0.0) <= now:
-                    rank = (self.age0[s, i] + turn[0], turn[1], s, slot, unit)
+                    age = int((self.age0[s, i] + turn[0]) * self.pace(s))
+                    rank = (age, turn[1], s, slot, unit)
                     waiting.setdefault(server, []).append((rank, (s, i, runs[0], k), turn))
         for server, ready in waiting.items():
-            candidates = [each for each in ready if first[server, each[1][0], each[1][1]] == each[2]]
+            candidates = [each for each in ready if not self.held_back(each[1], each[2], planned[server, *each[1][:2]])]
             if candidates and self.busy_until.get(server, 0.0) <= now:
                 _, key, _ = min(candidates)
                 step, kind = self.phase.streams[key[0]].steps[key[3]], self.tiles(key[0], key[1])[key[2]]
                 self.busy_until[server] = self.releases[key] = now + self.busy(step, kind)
                 self.ends[key] = now + self.busy(step, kind) + self.latency(step, kind)
+
+    def held_back(
+        self, key: tuple[int, int, int, int], turn: tuple[int, int], planned: list[tuple[tuple[int, int], int]]
+    ) -> bool:
+        """Whether a step that comes earlier in the plan has less slack than this one takes."""
+        s, i, tile, k = key
+        seconds = self.busy(self.phase.streams[s].steps[k], self.tiles(s, i)[tile])
+        return any(before < turn and self.pipelines[s].slack_s[other] < seconds for before, other in planned)
 
     def satisfied(self, s: int, i: int, tile: int, step: Step, now: float) -> bool:
         names = [other.name for other in self.phase.streams[s].steps]
@@ -589,14 +607,25 @@ def test_uneven_blocks_are_extrapolated_by_their_tiles() -> None:
 
 
 def test_streams_side_by_side_are_extrapolated_until_each_has_ended() -> None:
-    """Taking turns at x: 1 + 2 s per pair until the shorter stream has ended, then the longer one goes on alone."""
-    short, long = uniform("short", [Step("a", "x", 2.0)], 10_000), uniform("long", [Step("b", "x", 1.0)], 30_000)
+    """The long stream takes 3 s a tile and does not care for x until the short one has ended, at 2 s a tile."""
+    short = uniform("short", [Step("a", "x", 1.0, 1.0, (After("a", 1),))], 10_000)
+    long = uniform("long", [Step("b", "x", 1.0, 2.0, (After("b", 1),))], 30_000)
     whole = program(short, long)
     full, part = both_ways(whole, 4_000)
-    assert full == 50_000.0
+    assert full == pytest.approx(90_000.0, rel=0.01)
     assert part == pytest.approx(full, rel=0.01)
-    ends = simulate_events(whole, max_tile_steps=4_000).phases[0].stream_latency_s
-    assert ends[0] == pytest.approx(30_000.0, rel=0.01)
+    ends, parts = (simulate_events(whole, max_tile_steps=most).phases[0].stream_latency_s for most in (10**6, 4_000))
+    assert ends[0] < 40_000
+    assert parts[0] == pytest.approx(ends[0], rel=0.01)
+
+
+def test_streams_that_share_a_resource_make_equal_progress() -> None:
+    """The short stream does one tile of x for three of the long one's, so both end together; extrapolated too."""
+    short, long = uniform("short", [Step("a", "x", 2.0)], 10_000), uniform("long", [Step("b", "x", 1.0)], 30_000)
+    for most in (10**6, 4_000):
+        phase = simulate_events(program(short, long), max_tile_steps=most).phases[0]
+        assert phase.latency_s == pytest.approx(50_000.0, rel=0.01)
+        assert phase.stream_latency_s[0] == pytest.approx(50_000.0, rel=0.01)
 
 
 def test_a_short_phase_is_simulated_whole_beside_a_long_one() -> None:

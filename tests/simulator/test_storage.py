@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 
+from einsum.expressions import Expression
 from explorer.experiment import Experiment, run_experiment
 from simulator.result import Result
 from simulator.simulate import simulate
@@ -98,18 +100,72 @@ def test_memory_that_does_not_hold_a_batch_is_said() -> None:
     assert simulate(mapping="instcsd-sparf", workload="opt-30b", settings={"B": 64, "gpus": 2}).fits[0]
 
 
-def test_event_and_analytic_agree() -> None:
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("llama-2-13b", {}), ("opt-30b", {"gpus": 2, "drives": 3}), ("llama-2-70b", {"drives": 7}), ("falcon-7b", {})],
+)
+def test_event_and_analytic_agree(model: str, settings: dict[str, int]) -> None:
     for name in SYSTEMS:
-        small = {"B": 3, "L": 64, "G": 8}
-        analytic = simulate(mapping=name, workload="llama-2-13b", settings=small)
-        event = simulate(mapping=name, workload="llama-2-13b", settings=small, fidelity="event")
+        known = {"drives"} if name in ("gpu-only", "deepspeed-host") else set()
+        small = {"B": 3, "L": 64, "G": 8, **{key: each for key, each in settings.items() if key not in known}}
+        analytic = simulate(mapping=name, workload=model, settings=small)
+        event = simulate(mapping=name, workload=model, settings=small, fidelity="event")
         assert event.latency_s[0] == pytest.approx(analytic.latency_s[0], rel=0.01)
+
+
+def test_a_token_from_flash_takes_the_same_in_both_evaluators() -> None:
+    for settings in ({"predicted": 0}, {"windowed": 0}, {}):
+        found = [
+            simulate(mapping="llm-in-a-flash", workload="phi-2", settings={"G": 3, **settings}, fidelity=fidelity)
+            for fidelity in ("analytic", "event")
+        ]
+        assert found[1].latency_s[0] == pytest.approx(found[0].latency_s[0], rel=0.01)
+
+
+READ = {
+    "gpu-only": ("gpu_memory", ("KV",)),
+    "deepspeed-host": ("host_memory", ("KV",)),
+    "flexgen-ssd": ("ssd", ("KV",)),
+    "instcsd-dense": ("csd", ("K", "V")),
+    "instcsd-sparf": ("csd", ("K by channel", "K by token", "V by token")),
+}
+"""Where a system keeps its keys and values, and the tensors that it reads there in decoding alone."""
+
+
+def read_of(name: str, model: str, **settings: Any) -> float:
+    part, tensors = READ[name]
+    found = simulate(mapping=name, workload=model, settings=settings).traffic_bytes[part]
+    return float(sum(found[tensor]["read"][0] for tensor in tensors))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(("model", "layers", "heads"), [("opt-6.7b", 32, 32), ("llama-2-70b", 80, 8)])
+def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
+    name: str, model: str, layers: int, heads: int
+) -> None:
+    """L = 1000, ten tokens, three sequences: every step reads all that is there by then, 256 bytes of each key."""
+    sizes = {"B": 3, "clustering": 0.3} if name == "instcsd-sparf" else {"B": 3}
+    group = {"opt-6.7b": 1, "llama-2-70b": 8}[model]
+    total = 0.0
+    for t in range(1000, 1010):
+        if name == "instcsd-sparf":
+            kept = -(-t // 8)
+            old, drawn = t - kept // 4, kept - kept // 4
+            full = old // 16
+            window = -(-t // 16) - full
+            added = 0.3 * old / 0.7 - 1
+            missed = float(betabinom.pmf(0, 16, drawn / added, (old - drawn) / added))
+            total += 3 * layers * heads * group * (16 + 2 * (full * (1 - missed) + window)) * 4096
+        else:
+            total += 3 * layers * heads * t * 2 * 256
+    tolerance = 1e-9 if name == "instcsd-sparf" else 0
+    assert read_of(name, model, L=1000, G=10, **sizes) == pytest.approx(total, rel=tolerance)
 
 
 @pytest.mark.parametrize(
     ("model", "billions"),
     [("opt-6.7b", 6.7), ("opt-13b", 12.9), ("opt-30b", 30.0), ("llama-2-7b", 6.74), ("llama-2-13b", 13.0),
-     ("llama-2-70b", 69.0)],
+     ("llama-2-70b", 69.0), ("falcon-7b", 6.92), ("persimmon-8b", 9.4), ("phi-2", 2.78)],
 )  # fmt: skip
 def test_models_have_their_parameters(model: str, billions: float) -> None:
     sizes = Workload.load(model).resolve({})
@@ -129,8 +185,8 @@ def test_other_models_follow_without_another_number(model: str) -> None:
     }
     assert times["flexgen-ssd"] > times["instcsd-dense"]
     if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
-        assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(5.9, rel=0.1)
-        assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.82, rel=0.1)
+        assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.25, rel=0.05)
+        assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
 
 
 FLASH: dict[str, tuple[dict[str, float], float, float]] = {
@@ -166,7 +222,50 @@ def test_memory_of_llm_in_a_flash(row: str, published: float) -> None:
     assert result.memory_bytes["DRAM"]["needed"][0] == pytest.approx(published, rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["instattention", "instattention-drives", "llm-in-a-flash"])
+def test_memory_that_a_window_takes_is_the_published_share_of_the_model() -> None:
+    """52.1 % of OPT-6.7B with a window of five tokens, 52.93 % of Falcon-7B with four and its larger predictors."""
+    for model, settings, published in (("opt-6.7b", {"held": 240}, 0.521), ("falcon-7b", {}, 0.5293)):
+        memory = simulate(mapping="llm-in-a-flash", workload=model, settings={"G": 1, **settings}).memory_bytes
+        assert memory["DRAM"]["needed"][0] / memory["ssd"]["needed"][0] == pytest.approx(published, rel=0.01)
+
+
+def test_a_property_of_the_workload_replaces_a_default_and_a_setting_replaces_both() -> None:
+    def reads(workload: Workload, **settings: float) -> float:
+        result = simulate(mapping="instcsd-sparf", workload=workload, settings={"B": 2, "G": 4, **settings})
+        return float(result.traffic_bytes["csd"]["total"]["read"][0])
+
+    plain = Workload.load("opt-13b")
+    close = plain.model_copy(update={"properties": {"clustering": Expression.parse(0.5)}})
+    assert reads(close) == reads(plain, clustering=0.5) < reads(plain)
+    assert reads(close, clustering=0.2) == reads(plain, clustering=0.2)
+
+
+def test_larger_reads_of_a_larger_word_are_faster() -> None:
+    """The paper's first version reads 32 KiB of fp32 neurons in 125 ms a token; the model is a fifth faster there."""
+    result = simulate(mapping="llm-in-a-flash", workload="opt-6.7b", settings={"G": 1, "word": 4, "held": 240})
+    assert result.utilization["ssd"][0] * result.latency_s[0] == pytest.approx(0.125, rel=0.25)
+
+
+def test_the_total_of_a_token_is_near_the_published_one() -> None:
+    """669 ms with all techniques, by the processor's rate of the run without any (3182 ms)."""
+    for settings, published in (({"predicted": 0}, 3.182), ({}, 0.669)):
+        result = simulate(mapping="llm-in-a-flash", workload="opt-6.7b", settings={"G": 1, **settings})
+        assert result.latency_s[0] == pytest.approx(published, rel=0.15)
+
+
+def test_throughput_rises_with_the_chunk_and_with_the_threads_up_to_the_channels() -> None:
+    rate = {}
+    for threads in (1, 4, 32):
+        chunks = 4096.0 * 2 ** np.arange(9)
+        result = simulate(mapping="flash-read", settings={"chunk": chunks, "threads": threads})
+        rate[threads] = chunks * 1e6 / result.latency_s
+        assert (np.diff(rate[threads]) > 0).all() or rate[threads][-1] == pytest.approx(6.1e9)
+        assert (rate[threads] <= 6.1e9 * (1 + 1e-9)).all()
+    assert (rate[32] > rate[4]).all() and (rate[4] > rate[1]).all()
+    assert rate[32][1] == pytest.approx(1.25e9, rel=0.05) and rate[32][2] == pytest.approx(2.25e9, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["instattention", "instattention-drives", "llm-in-a-flash", "flash-read"])
 def test_the_examples_meet_their_published_values(name: str) -> None:
     outcome = run_experiment(Experiment.load(EXAMPLES / f"{name}.yaml"))
     compared = 0
@@ -174,4 +273,4 @@ def test_the_examples_meet_their_published_values(name: str) -> None:
         difference = np.abs(outcome.difference(column))
         compared += int(np.isfinite(difference).sum())
         assert np.nanmax(difference) < 0.2
-    assert compared >= 5
+    assert compared >= 2

@@ -77,7 +77,7 @@ def test_slices_of_one_track_do_not_overlap_and_phases_follow_one_another(tmp_pa
             tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
     for spans in tracks.values():
         spans.sort()
-        assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(spans))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     ends = [max(end for (pid, _), spans in tracks.items() if pid == phase for _, end in spans) for phase in (0, 1)]
     starts = [
         min(start for (pid, _), spans in tracks.items() if pid == phase for start, _ in spans) for phase in (0, 1)

@@ -79,9 +79,10 @@ def test_in_summarization_the_kept_tokens_are_the_queries() -> None:
     assert not c["iteration_id"].any()
 
 
-@pytest.mark.parametrize(("name", "reduction"), [("gpt2-small", 3.8), ("gpt2-medium", 3.8), ("bert-base", 1.9),
-                                                 ("bert-large", 1.9)])  # fmt: skip
+@pytest.mark.parametrize(("name", "reduction"), [("gpt2-small", 3.8), ("gpt2-medium", 3.8), ("bert-base", 1.21),
+                                                 ("bert-large", 1.21)])  # fmt: skip
 def test_library_schedules_reduce_what_is_fetched_as_published(name: str, reduction: float) -> None:
+    # Published: 3.8 for the 8 benchmarks of GPT-2, and 1.9 as the mean with the 22 of BERT, to which that leaves 1.21.
     c = Workload.load(name).head_trace({}).columns
     lead = Workload.load(name).head_trace({}).layer_columns()
     once = lead["leads_layer"] > 0

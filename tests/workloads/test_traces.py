@@ -74,7 +74,21 @@ def test_rows_know_the_heads_of_their_layer() -> None:
         ({"key_fetch_num": ""}, "row 2: key_fetch_num is '', expected a number"),
         ({"key_fetch_num": "nan"}, "row 2: key_fetch_num is nan, expected a whole number"),
         ({"sentence_length_L": "1e400"}, "row 2: sentence_length_L is 1e400, expected a whole number"),
-        ({"quant_key_bit": "0"}, "row 2: quant_key_bit is 0, expected a whole number of at least 1, or -1 for off"),
+        (
+            {"quant_key_bit": "0"},
+            "row 2: quant_key_bit is 0, expected a whole number of at least 1 and at most 64, or -1 for off",
+        ),
+        (
+            {"quant_value_bit": "65"},
+            "row 2: quant_value_bit is 65, expected a whole number of at least 1 and at most 64",
+        ),
+        ({"key_fetch_num": "-1"}, "row 2: key_fetch_num is -1, expected a whole number of at least 1"),
+        ({"value_fetch_num": "0"}, "row 2: value_fetch_num is 0, expected a whole number of at least 1"),
+        ({"sentence_length_L": "1_000"}, "row 2: sentence_length_L is '1_000', expected a number"),
+        ({"sentence_length_L": "٩٩٣"}, "row 2: sentence_length_L is '٩٩٣', expected a number"),
+        ({"sentence_length_L": "0x400"}, "row 2: sentence_length_L is '0x400', expected a number"),
+        ({"topk": "inf"}, "row 2: topk is inf, expected a whole number of at least 1, or -1 for off"),
+        ({"auto_requant_thres": "NaN"}, "row 2: auto_requant_thres is NaN, expected a share from 0 to 1"),
         (
             {"auto_requant_thres": "1.2"},
             "row 2: auto_requant_thres is 1.2, expected a share from 0 to 1, or -1 for off",
@@ -95,7 +109,7 @@ def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
         HEADER.replace("key_fetch_num", "keys_fetch_num")
         + "\n"
         + ROW: "'key_fetch_num' is missing .did you mean 'keys_",
-        "a,b\n1,2": "'iteration_id' is missing .and layer_id, head_id",
+        "a,b\n1,2": "'iteration_id' is missing .and layer_id, head_id, embedding_length_D, ...",
         HEADER + ",topk\n" + ROW + ",1": "the column 'topk' occurs twice",
         HEADER: "the trace has no rows",
         "": "the file is empty",
@@ -112,6 +126,25 @@ def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpecError, match="is no CSV file"):
         HeadTrace.load(tmp_path / "binary.csv")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path, ending: str, mark: bytes) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(mark + ending.join(["# a comment", HEADER.replace(",", ", "), ROW, "", OFF, ""]).encode())
+    assert HeadTrace.load(path).columns["key_fetch_num"].tolist() == [921, 994]
+
+
+def test_folders_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read: is a directory"):
+        HeadTrace.load(tmp_path)
+    (tmp_path / "wide.csv").write_bytes(f"{HEADER}\n{ROW}\n".encode("utf-16"))
+    with pytest.raises(SpecError, match="is no CSV file"):
+        HeadTrace.load(tmp_path / "wide.csv")
+    (tmp_path / "long.csv").write_text(f"{HEADER}\n{'9' * 200_000}")
+    with pytest.raises(SpecError, match="is no CSV file: field larger than field limit"):
+        HeadTrace.load(tmp_path / "long.csv")
 
 
 def test_the_published_trace_fetches_what_it_is_said_to() -> None:

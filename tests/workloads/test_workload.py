@@ -151,3 +151,25 @@ def test_a_bad_design_point_is_named() -> None:
 def test_an_unknown_workload_is_named_with_the_nearest() -> None:
     with pytest.raises(SpecError, match=r"unknown workload 'bert-bas' \(did you mean 'bert-base'"):
         Workload.load("bert-bas")
+
+
+def test_properties_are_any_numbers_and_can_be_set() -> None:
+    workload = Workload.parse(SMALL + "properties: {share: 1 / D, half: share / 2}\n")
+    assert workload.property_values({}) == {"share": 1 / 8, "half": 1 / 16}
+    assert workload.property_values({"D": 4, "half": 3})["share"] == 1 / 4
+    assert workload.property_values({"share": np.array([0.5, 1.0])})["half"].tolist() == [0.25, 0.5]
+    assert {"share", "half", "B"} <= workload.known_names
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ("{B: 0.5}", "properties.B: 'B' is a variable already"),
+        ("{share: 1 / E}", "properties.share: unknown name 'E'"),
+        ("{share: none}", "properties.share: unknown name 'none'"),
+        ("{share: a, a: share}", "depends on itself"),
+    ],
+)
+def test_a_property_that_is_no_number_is_refused(properties: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Workload.parse(SMALL + f"properties: {properties}\n")

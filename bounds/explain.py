@@ -1,0 +1,81 @@
+"""Certificates in words: which theorem, over which arrays with which exponents, how long the segments are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def explain(record: Record) -> list[str]:
+    """Lines about a certificate, each a sentence; parts of a sum follow their whole."""
+    return list(_lines(record))
+
+
+def _lines(record: Record) -> Iterator[str]:
+    value = f"{record['value']:,.0f} words" if "value" in record else ""
+    if "modes" in record:
+        yield from _segments(record, value)
+    elif "edges" in record:
+        names = ", ".join(f"({a}, {b})" for a, b, _ in record["edges"])
+        yield (
+            f"Joint count around {record['intermediate']} over the pairs {names}: 2 V / (lambda sqrt(M)) - "
+            f"{record['producers']} x {record['elements']:,.0f} with V = {record['volume']:,.0f} multiplications, "
+            f"lambda = {record['spread']:.4g}, {_copies(record)}: {value}, {record['label']}."
+        )
+    elif "unpaid" in record:
+        cut = ", ".join(f"{name} ({words:,.0f} words)" for name, words in record["unpaid"].items())
+        yield f"Cut out of the cascade, less the first presence of {cut or 'nothing'}: {value}."
+    elif "passes" in record:
+        yield (
+            f"{record['tensor']} is traversed in {record['passes']} passes over {record['rank']}: "
+            f"{record['fibers']:,.0f} fibers of {record['fiber']:,.0f} elements, of which M words stay: {value}."
+        )
+    elif "compulsory" in record:
+        moved = ", ".join(f"{name} {words:,.0f}" for name, words in record["compulsory"].items())
+        plus = " and the parts below" if record.get("parts") else ""
+        yield f"Each word once of {moved or 'nothing'}{plus}: {value}."
+    else:
+        yield ", ".join(f"{key}: {text}" for key, text in record.items())
+    for part in record.get("parts", ()):
+        yield from _lines(part)
+
+
+def _segments(record: Record, value: str) -> Iterator[str]:
+    cut, memory = record["segment"], record["memory_words"]
+    if cut["full"] < 0:
+        yield f"All of {record['statement']} in one segment needs {cut['rest']:,.0f} words: {value}."
+    else:
+        yield (
+            f"{record['statement']}: {record['volume']:,.0f} multiplications, {_copies(record)}. Segments of r = "
+            f"{cut['length']:,.0f} charged words touch at most M + r = {memory + cut['length']:,.0f}; one that starts "
+            f"empty, {cut['full']:,} full ones and {cut['rest']:,.0f} charges more: {value}."
+        )
+    at = "only" if cut["full"] < 0 else "later"
+    for mode in record["modes"]:
+        yield f"Mode '{mode['name']}': multiplications in a segment are at most a product of powers, " + _mode(mode, at)
+
+
+def _mode(mode: Record, at: str) -> str:
+    """The mixture that holds in the full segments: each array with its words and its exponent."""
+    arrays = mode["statement"]["arrays"] | mode.get("operand", {}).get("arrays", {})
+    powers: dict[str, float] = {}
+    for weight, inequality in zip(mode["mixtures"][at], mode["inequalities"], strict=True):
+        own = {name: weight * float(Fraction(e)) for name, e in inequality["outer"]["s"].items()}
+        rebuilt = own.pop(mode.get("rebuilt"), 0.0) if "inner" in inequality else 0.0
+        for name, e in inequality.get("inner", {}).get("s", {}).items():
+            own[name] = own.get(name, 0.0) + rebuilt * float(Fraction(e))
+        for name, e in own.items():
+            powers[name] = powers.get(name, 0.0) + e
+    told = [
+        f"{name} ({arrays[name]['words']:g} word{'s' if arrays[name]['words'] != 1 else ''}) ^ {power:.4g}"
+        for name, power in powers.items()
+        if power > 1e-9
+    ]
+    return "; ".join(told) + "." if told else "a constant."
+
+
+def _copies(record: Record) -> str:
+    return f"{record['copies']:,.0f} independent cop{'y' if record['copies'] == 1 else 'ies'}"

@@ -1,0 +1,83 @@
+"""What `run`, `sweep` and `report` print with `--json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import RootModel
+
+from einsight.documents.base import Document, Setting
+
+
+class ExperimentRun(Document):
+    """The points of an experiment."""
+
+    experiment: str
+    """Its name."""
+    description: str
+    """What it shows."""
+    source: str
+    """Where the published values come from."""
+    points: list[dict[str, Setting | None]]
+    """Inputs and columns of every point; compared columns also as `NAME_reference` and `NAME_difference`."""
+
+
+class Forecast(Document):
+    """What a sweep would do (`--dry-run`)."""
+
+    sweep: str
+    """Its name."""
+    sampler: str
+    """Which points it takes."""
+    space: int | None
+    """Points before constraints; `null` where a range is continuous."""
+    points: int
+    """Points to evaluate."""
+    stored: int
+    """Points that DIR has already."""
+    seconds_per_point: float
+    """Measured on a few points."""
+    workers: int
+    """Processes."""
+    estimated_s: float
+    """Time that is left."""
+
+
+class SweepRun(Document):
+    """What a sweep has stored."""
+
+    sweep: str
+    """Its name."""
+    folder: str
+    """DIR."""
+    elapsed_s: float
+    """Time of this run."""
+    points: int
+    """Points that are stored."""
+    added: int
+    """Points that this run added."""
+    failed: int
+    """Points that are stored with an error."""
+    infeasible: int
+    """Points that break a constraint on results."""
+    objectives: dict[str, Literal["minimize", "maximize"]]
+    """Quantity -> what is wanted of it."""
+    front_size: int
+    """Points on the Pareto front."""
+    front_places: int
+    """Points on it with different values."""
+    front: list[dict[str, Setting | None]]
+    """Some of them, from end to end: their inputs and columns."""
+
+
+class Sweeping(RootModel[SweepRun | Forecast]):
+    """What was stored, or with `--dry-run` what would be done."""
+
+
+class Report(Document):
+    """The files of a report."""
+
+    page: str
+    """The HTML page."""
+    exports: list[str]
+    """Files with all points."""

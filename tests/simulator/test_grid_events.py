@@ -1,0 +1,150 @@
+"""Thread blocks spelled out for the event evaluator: work is conserved, and small grids come out as worked by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from architectures import Architecture
+from kernels.case import Case
+from kernels.predict import arguments_of, description, predict
+from mappings.gpu.lowering import lower
+from mappings.program import Dependence, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
+from simulator.analytic import evaluate
+from simulator.event import evaluate_events, simulate_events
+
+READ, WRITE = {("L2", "K"): Traffic(read_bytes=1.0)}, {("L2", "O"): Traffic(write_bytes=1.0)}
+MULTIPROCESSORS = 2
+
+
+def grid(steps: list[Step], tiles: int, blocks: int, slots: int = 1, residency: Residency | None = None) -> TileProgram:
+    """Blocks of equal tiles on two multiprocessors; the DRAM is shared."""
+
+    def order(point: int, instance: int, limit: int | None = None) -> np.ndarray:
+        return np.zeros(tiles, dtype=np.int32)[:limit]
+
+    counts = np.array([[float(tiles)]])
+    arrays = [replace(step, busy_s=np.array([[float(step.busy_s)]])) for step in steps]
+    stream = Stream("blocks", tuple(arrays), counts, order, blocks, slots, residency=residency or Residency())
+    private = {name: Resource(name, MULTIPROCESSORS) for name in ("port", "tensor", "vector")}
+    return TileProgram(
+        phases=(Phase("grid", (stream,)),),
+        resources={**private, "DRAM": Resource("DRAM")},
+        points=1,
+        energy_j={},
+        peak_per_s={},
+        clock_hz=np.ones((1, 1)),
+    )
+
+
+def latency_s(*arguments: object, **more: object) -> float:
+    return simulate_events(grid(*arguments, **more)).latency_s  # type: ignore[arg-type]
+
+
+COMPUTE = [Step("mma", "tensor", 2.0, 1.0), Step("exp", "vector", 3.0, 0.0, (Dependence("mma"),))]
+
+
+def test_a_team_works_through_its_tiles_one_after_another() -> None:
+    assert latency_s(COMPUTE, 10, 2) == 10 * (2 + 1 + 3)
+
+
+def test_with_two_tiles_in_flight_products_run_beside_the_vector_steps() -> None:
+    assert latency_s(COMPUTE, 10, 2, residency=Residency(in_flight=2)) == 10 * 3 + 2 + 1
+
+
+def test_two_teams_share_every_tile() -> None:
+    """Each half takes 1 + 1 + 1.5 s; two teams keep the vector unit busy for 1.5 s of 1.75."""
+    alone, teams = latency_s(COMPUTE, 10, 2), latency_s(COMPUTE, 10, 2, residency=Residency(teams=2))
+    assert 10 * 3 < teams < alone
+    assert teams == pytest.approx(20 * 3.5 / 2 + 1.5, rel=0.05)
+
+
+def test_two_resident_blocks_hide_each_others_latency() -> None:
+    assert latency_s(COMPUTE, 10, 4, slots=2) == pytest.approx(2 * 10 * 3, rel=0.06)
+    assert latency_s(COMPUTE, 10, 4, slots=1) == 2 * 60
+
+
+def test_blocks_start_one_by_one_and_set_up() -> None:
+    slow = Residency(start_s=5.0, setup_s=7.0)
+    assert latency_s([Step("mma", "tensor", 1.0)], 4, 2, residency=slow) == 2 * 5.0 + 7.0 + 4.0
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        (1, 8 * (1 + 10 + 3)),  # every tile waits for its own load
+        (2, 4 * (1 + 10 + 3) + 3),  # two tiles, then the loads that wait for their buffers
+        (9, 11 + 8 * 3),
+    ],
+)
+def test_loads_run_ahead_by_the_stages_of_their_pipeline(stages: int, expected: float) -> None:
+    ahead = (Dependence("use", stages),)
+    steps = [Step("load", "port", 1.0, 10.0, ahead, READ), Step("use", "tensor", 3.0)]
+    assert latency_s(steps, 8, 1) == expected
+
+
+def test_loads_of_a_tile_are_asked_for_together_and_all_are_waited_for() -> None:
+    steps = [
+        Step("load K", "port", 1.0, 10.0, (), READ),
+        Step("load V", "port", 1.0, 10.0, (Dependence("load K"),), READ),
+        Step("use", "tensor", 3.0, 0.0, (Dependence("load V"),)),
+    ]
+    assert latency_s(steps, 5, 1) == 5 * (2 + 10 + 3)
+
+
+def test_blocks_contend_for_the_memory_that_they_share() -> None:
+    steps = [
+        Step("load DRAM", "DRAM", 4.0),
+        Step("load", "port", 1.0, 2.0, (), READ),
+        Step("use", "tensor", 1.0, 0.0, (Dependence("load"),)),
+    ]
+    assert latency_s(steps, 10, 1) == 10 * (4 + 1 + 2 + 1)
+    assert latency_s(steps, 10, 2) == pytest.approx(2 * 10 * 4 + 4, rel=0.05)
+
+
+def test_a_store_does_not_hold_back_the_next_tile() -> None:
+    steps = [Step("use", "tensor", 3.0), Step("store", "port", 1.0, 50.0, (Dependence("use"),), WRITE)]
+    assert latency_s(steps, 6, 1) == 6 * 3 + 1 + 50
+
+
+def test_a_busy_unit_lowers_the_clock() -> None:
+    droop = Residency(droop=("tensor", 0.2, 0.5))
+    assert latency_s([Step("mma", "tensor", 1.0)], 10, 2, residency=droop) == pytest.approx(10 / 0.8)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_kernel_keeps_its_work_and_its_bounds(causal: bool, tmp_path: Path) -> None:
+    machine = Architecture.load("h100-sxm").evaluate({})
+    case = Case(
+        "flash_attention", batch=1, heads=10, kv_heads=10, q_len=1024, kv_len=1024, head_dim=128, causal=causal,
+        block_m=128, block_n=64, warps=8, stages=2,
+    )  # fmt: skip
+    program = lower(description(case.kernel), machine, arguments_of(case))
+    found = simulate_events(program)
+    (stream,) = program.phases[0].streams
+    for name, resource in program.resources.items():
+        work = sum(
+            float(np.sum(np.asarray(step.busy_s) * stream.counts)) * int(np.max(stream.instances))
+            for step in stream.steps
+            if step.resource == name
+        )
+        assert found.busy_s.get(name, 0.0) == pytest.approx(work, rel=1e-9)
+        assert found.latency_s >= work / float(np.max(resource.copies))
+    timed = evaluate_events(program, trace=tmp_path / "t.json")
+    analytic = evaluate(program)
+    assert timed.traffic_bytes["DRAM"]["total"]["read"] == analytic.traffic_bytes["DRAM"]["total"]["read"]
+    assert float(timed.latency_s[0]) == pytest.approx(predict(case, machine, "event").time_s)
+    assert float(timed.latency_s[0]) == pytest.approx(float(analytic.latency_s[0]), rel=0.3)
+    tracks = defaultdict(list)
+    for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]:
+        if event["ph"] == "X":
+            tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert len(tracks) > 80  # a track for each unit of the multiprocessors that the 80 blocks use
+    for spans in tracks.values():
+        assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))
