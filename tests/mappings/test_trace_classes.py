@@ -205,7 +205,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_number(
         ("on: pick\n", "on: multiply\n      ops: {mac: 1}\n", "the stage selects, but 'multiply' is no top-k engine"),
         ("keep: value_fetch_num", "keep: keys + 1", "row 1: the stage 'select' cannot select 11 of 10 values"),
         ("ops: {mac: value_fetch_num * 64, add: 1}", "latency: 2", "has no operations"),
-        ("plan:", "nest: [{compute: QK, on: x}]\nplan:", "a mapping is a nest or a plan, found both"),
+        ("plan:", "nest: [{compute: QK, on: x}]\nplan:", "a mapping is a nest, a plan or a GPU kernel, found two of them"),
         ("    - stage: select", "    - stage: select\n      op: 1", "op"),
     ],
 )
