@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from einsum.errors import SpecError, nearest
 from einsum.evaluation import Constant
 from einsum.expressions import Expression
+from einsum.symbols import as_array
 from einsum.units import format_quantity, parse_quantity
 
 Number: TypeAlias = float | NDArray[np.float64]
@@ -61,7 +62,7 @@ class Quantity:
             unknown = sorted(expression.names - set(env))  # in branches that are not taken as well
             if unknown:
                 raise SpecError(f"unknown variable '{unknown[0]}' in '{expression}'{nearest(unknown[0], env)}")
-            value = np.asarray(expression.evaluate(env))
+            value = as_array(expression.evaluate(env))
             if value.dtype.kind not in "iuf":
                 raise SpecError(f"'{expression}' is {value.reshape(-1)[0].item()!r}, expected {self.meaning}")
             self._check_range(value, expression)

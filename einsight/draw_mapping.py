@@ -113,7 +113,14 @@ def _launch(launch: GridLaunch) -> Block:
     grid = ", ".join(f"{axis} {blocks}" for axis, blocks in launch.grid.items())
     when = f", when {launch.when}" if launch.when is not None else ""
     title = f"grid {launch.launch}: {grid}; {launch.warps} warps, {launch.stages} stages{when}"
-    return Block(title, BRANCH, tuple(Block(f"{loop.trips} times", LOOP, _steps(loop.steps)) for loop in launch.loops))
+    return Block(
+        title,
+        BRANCH,
+        tuple(
+            Block(f"{loop.trips} times" if str(loop.trips) != "1" else "once", LOOP, _steps(loop.steps))
+            for loop in launch.loops
+        ),
+    )
 
 
 def _steps(steps: Sequence[GridStep]) -> tuple[Block, ...]:

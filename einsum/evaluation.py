@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einsum.errors import SpecError, nearest
+from einsum.symbols import as_array, traced
 
 Value = int | float | bool | str | NDArray[Any]
 Active = NDArray[np.bool_] | None
@@ -36,7 +37,7 @@ def as_value(value: Any, name: str = "value") -> Value:
         return float(value)
     if isinstance(value, str):
         return value
-    array = np.asarray(value)
+    array = as_array(value)
     if array.ndim == 0 and array.dtype.kind in "biufU":
         return as_value(array.item(), name)
     if array.dtype.kind in "iuf":
@@ -241,9 +242,9 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
 
 def _first_of(values: list[Any], wrong: Any) -> str:
     """The operands at the first point where something is wrong."""
-    flags, *columns = np.broadcast_arrays(*(np.asarray(value).reshape(-1) for value in (wrong, *values)))
+    flags, *columns = np.broadcast_arrays(*(as_array(value).reshape(-1) for value in (wrong, *values)))
     point = int(np.argmax(flags))
-    return " and ".join(f"{float(column[point]):g}" for column in columns)
+    return " and ".join(f"{column[point]:g}" for column in columns)
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -290,6 +291,7 @@ def _divisors(n: int) -> NDArray[np.float64]:
 _MAX_DIVISOR_NUMBER = 2**40
 
 
+@traced
 def _largest_divisor(n: Any, limit: Any) -> Any:
     """The largest divisor of n that is at most `limit`, elementwise."""
     numbers, limits = np.broadcast_arrays(np.asarray(n, dtype=np.float64), np.asarray(limit, dtype=np.float64))
@@ -304,8 +306,8 @@ def _largest_divisor(n: Any, limit: Any) -> Any:
 
 
 def _no_divisor(n: Any, limit: Any) -> Any:
-    outside = (np.asarray(n) < 1) | (np.asarray(n) > _MAX_DIVISOR_NUMBER)
-    wrong = outside | (np.mod(n, 1) != 0) | ~(np.asarray(limit) >= 1)
+    outside = (as_array(n) < 1) | (as_array(n) > _MAX_DIVISOR_NUMBER)
+    wrong = outside | (np.mod(n, 1) != 0) | ~(as_array(limit) >= 1)
     return wrong if _arrays(n, limit) else bool(wrong)
 
 

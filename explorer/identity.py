@@ -53,11 +53,17 @@ def models_digest(
         [
             _content(cascade_data(cascade)),
             _content(architecture.data()),
-            [[_content(plan.data), plan.table.columns if plan.table else None] for plan in plans],
+            [_plan_content(plan) for plan in plans],
             None if workload is None else _content(workload.data()),
             end_to_end,
         ]
     )
+
+
+def _plan_content(plan: Plan) -> list[Any]:
+    """What a mapping says, with its table and the GPU kernel that it names."""
+    kernel = None if plan.kernel is None else _content(plan.kernel.model_dump(mode="json", by_alias=True))
+    return [_content(plan.data), plan.table.columns if plan.table else None, kernel]
 
 
 def _content(data: Mapping[str, Any]) -> dict[str, Any]:

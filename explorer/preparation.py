@@ -21,7 +21,7 @@ from explorer.sweep import MODELS, Objective, Quantity, Sweep
 from mappings import Mapping as Plan
 from workloads import Workload
 
-PROBES = 4
+PROBES = 32
 """Points of each combination that are simulated at most to see which results there are."""
 
 
@@ -43,6 +43,7 @@ def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, .
     if not columns:
         columns = _usual_columns(models.values())
         objectives = objectives or (Objective(minimize="latency_s"), Objective(minimize="energy_j"))
+    usual = frozenset() if sweep.columns else frozenset(columns) - {objective.name for objective in objectives}
     for objective in objectives:
         if objective.name not in columns and objective.name not in sweep.space().names:
             columns[objective.name] = _result(objective.name)
@@ -50,7 +51,7 @@ def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, .
     study = Study(models, constants, sweep.space().names, columns, conditions, sweep.fidelity, model_version())
     for chosen in models:
         _check_variables(study, chosen)
-    study = _checked(study, candidates, usual=not sweep.columns)
+    study = _checked(study, candidates, usual)
     _check_kinds(study, candidates, objectives)
     return study, objectives
 
@@ -106,27 +107,31 @@ def _result(name: str) -> Quantity:
 
 def _check_variables(study: Study, chosen: Combination) -> None:
     """Raise SpecError for a variable that the descriptions of a combination do not have."""
-    from simulator.simulate import design
+    from simulator.simulate import Design, design
 
     models = study.models[chosen]
-    known = design(models.cascade, models.architecture, models.mapping, models.workload).known_names()
+    described = (models.cascade, models.architecture, models.mapping, models.workload)
+    known = Design(*described, {}).known_names()
     for name in (*study.varying, *study.constants):
         if name not in known and name not in MODELS:
             shown = ", ".join(str(value) for value in chosen if isinstance(value, str))
             raise SpecError(f"unknown variable '{name}'{nearest(name, known)}; no description in {shown} has it")
+    # Raises for a cascade's size that neither a description nor the sweep gives.
+    design(*described, {name: 1 for name in (*study.varying, *study.constants) if name not in MODELS})
 
 
-def _checked(study: Study, candidates: Inputs, usual: bool) -> Study:
-    """The study with the results that each combination lacks; SpecError for names that no combination has."""
+def _checked(study: Study, candidates: Inputs, usual: frozenset[str]) -> Study:
+    """The study with the results that each combination lacks; SpecError for names that no combination has.
+
+    `usual` names quantities that are left out where no combination has them.
+    """
     found = {chosen: _probe(study, chosen, candidates) for chosen in study.models}
     results = {name for known in found.values() if known for name in known}
     complete = all(known is not None for known in found.values())
     if complete:
-        columns = (
-            study.columns
-            if not usual
-            else {name: column for name, column in study.columns.items() if column.value.names <= results}
-        )
+        columns = {
+            name: column for name, column in study.columns.items() if name not in usual or column.value.names <= results
+        }
         study = replace(study, columns=columns)
         _check_expressions(study, results)
     models = {
@@ -195,7 +200,7 @@ def _check_kinds(study: Study, candidates: Inputs, objectives: Sequence[Objectiv
     for chosen in study.models:
         for inputs in _matching(study, chosen, candidates):
             try:
-                values, _ = quantities(study, chosen, inputs, 1)
+                values, _ = quantities(study, chosen, inputs, 1, simulated(study, chosen, inputs))
             except EinsightError as error:
                 # What the simulator finds wrong with a point lies elsewhere, and is the point's own matter.
                 if error.file is None and (error.key or "").startswith(("columns.", "constraints")):

@@ -15,6 +15,7 @@ from einsum.errors import SpecError
 from explorer.executors import Cluster, Executor, InProcess, Processes, processors
 from explorer.identity import text_digest
 from explorer.preparation import input_constraints, prepare
+from explorer.programs import CANDIDATES, FEWEST_POINTS, with_programs
 from explorer.sampling import Sample, draw_sample
 from explorer.search import Search
 from explorer.space import Inputs, take
@@ -101,6 +102,9 @@ def plan(sweep: Sweep) -> Plan:
         candidates = points.some(probes)
     study, objectives = prepare(sweep, candidates)
     _refuse_alike((*study.varying, *study.columns))
+    if points.size >= FEWEST_POINTS if isinstance(points, Sample) else points.points >= FEWEST_POINTS:
+        found = points.some(CANDIDATES) if isinstance(points, Sample) else candidates
+        study = with_programs(study, found)
     return Plan(sweep, study, objectives, points)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,8 @@ from explorer.settings import Setting
 from explorer.space import Inputs, take
 from explorer.sweep import MODELS, Quantity
 from mappings import Mapping as Plan
-from simulator.result import Result
+from simulator.point_program import PointProgram
+from simulator.result import result_values
 from workloads import Workload
 
 Combination = tuple[str | bool | None, ...]
@@ -56,6 +57,7 @@ class Study:
     varying      names of the inputs that vary, in the order of the space
     conditions   constraints on results
     version      of the model, as in `identity.model_version`
+    programs     point programs of each combination, for sweeps of many points
     """
 
     models: Mapping[Combination, Models]
@@ -65,6 +67,7 @@ class Study:
     conditions: tuple[Expression, ...]
     fidelity: Literal["analytic", "event"]
     version: str
+    programs: Mapping[Combination, tuple[PointProgram, ...]] = field(default_factory=dict)
 
     def combinations(self, inputs: Inputs) -> list[tuple[Combination, NDArray[np.intp]]]:
         """The combinations of descriptions among some points, each with the places of its points."""
@@ -133,7 +136,7 @@ def evaluate(study: Study, task: Task) -> Outcome:
     count = len(task.points)
     batch = _Batch(study, task, [None] * count, [None] * count, {})
     for chosen, places in study.combinations(task.inputs):
-        batch.attempt(chosen, places, 0)
+        batch.attempt(chosen, batch.run_programs(chosen, places))
     columns = {name: batch.columns.get(name, np.full(count, np.nan)) for name in study.columns}
     return Outcome(task, study.keys(task.inputs), columns, batch.feasible, batch.errors, study.version)
 
@@ -148,21 +151,44 @@ class _Batch:
     errors: list[str | None]
     columns: dict[str, Cells]
 
-    def attempt(self, chosen: Combination, places: NDArray[np.intp], depth: int) -> None:
-        """Evaluate the points at `places`; when that fails, each part of them."""
+    def run_programs(self, chosen: Combination, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Evaluate the points at `places` that a point program holds for; the places of the others."""
+        for program in self.study.programs.get(chosen, ()):
+            if not len(places):
+                break
+            results, holds = program.run(take(self.task.inputs, places), len(places))
+            own, results = places[holds], take(results, holds)
+            if program.failure is not None:
+                for place, sentence in zip(own.tolist(), program.failure.sentences(results, len(own)), strict=True):
+                    self.errors[place] = sentence
+            else:
+                self.attempt(chosen, own, results)
+            places = places[~holds]
+        return places
+
+    def attempt(
+        self, chosen: Combination, places: NDArray[np.intp], results: dict[str, Cells] | None = None, depth: int = 0
+    ) -> None:
+        """Evaluate the points at `places`, whose results may be known; when that fails, each part of them."""
+        if not len(places):
+            return
         inputs = take(self.task.inputs, places)
         try:
-            values, holds = quantities(self.study, chosen, inputs, len(places))
+            known = simulated(self.study, chosen, inputs) if results is None else results
+            values, holds = quantities(self.study, chosen, inputs, len(places), known)
         # Any exception: whatever is wrong with one point must not cost the others.
         except Exception as error:
             if len(places) > 1:
                 for part in _divide(inputs, len(places), depth):
-                    self.attempt(chosen, places[part], depth + 1)
+                    self.attempt(chosen, places[part], None if results is None else take(results, part), depth + 1)
             else:
                 self.errors[places[0]] = _sentence(error)
             return
         for name, cells in values.items():
             self._column(name, cells)[places] = cells
+        if len(places) == len(self.feasible):
+            self.feasible[:] = holds.tolist()
+            return
         for place, fits in zip(places.tolist(), holds.tolist(), strict=True):
             self.feasible[place] = fits
 
@@ -181,13 +207,16 @@ class _Batch:
 
 
 def quantities(
-    study: Study, chosen: Combination, inputs: Inputs, count: int
+    study: Study, chosen: Combination, inputs: Inputs, count: int, results: Mapping[str, Cells]
 ) -> tuple[dict[str, Cells], NDArray[np.bool_]]:
-    """The quantities of some points of one combination, and whether they keep the constraints on results."""
+    """The quantities of some points of one combination, and whether they keep the constraints on results.
+
+    results  of the simulator at these points, by dotted name
+    """
     models = study.models[chosen]
     known: dict[str, Any] = {**study.constants, **dict(zip(MODELS, chosen, strict=True)), **inputs}
     known = {name: value for name, value in known.items() if value is not None}
-    known |= simulated(study, chosen, inputs)
+    known |= results
     values: dict[str, Cells] = {}
     for name, column in study.columns.items():
         if name not in models.missing:
@@ -215,20 +244,6 @@ def simulated(study: Study, chosen: Combination, inputs: Inputs) -> dict[str, Ce
         fidelity=study.fidelity,
     )
     return result_values(result)
-
-
-def result_values(result: Result) -> dict[str, Cells]:
-    """The arrays of a result by dotted name, such as `traffic_bytes.DRAM.total.read`."""
-    assert is_dataclass(result)
-    found: dict[str, Cells] = {}
-    pending: list[tuple[str, Any]] = [(field.name, getattr(result, field.name)) for field in reversed(fields(result))]
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, Mapping):
-            pending += [(f"{name}.{inner}", part) for inner, part in reversed(list(value.items()))]
-        elif isinstance(value, np.ndarray):
-            found[name] = value
-    return found
 
 
 def _evaluated(expression: Expression, known: Mapping[str, Any], count: int, key: str) -> Cells:

@@ -92,7 +92,7 @@ class Ledger:
         memory = self.machine.memories[level]
         unit = column(memory.access_bits) / 8
         for action, words, book in (("read", reads, account.read_bytes), ("write", writes, account.write_bytes)):
-            moved = np.asarray(words * word)
+            moved = words * word
             if moved.any():
                 book[level, tensor] = book.get((level, tensor), 0.0) + moved
                 account.act(level, action, moved / unit)
@@ -105,7 +105,7 @@ class Ledger:
             return
         unit = column(registers.access_bits) / 8
         for action, words in (("read", reads), ("write", writes)):
-            moved = np.asarray(words * word)
+            moved = words * word
             if moved.any():
                 account.act(f"{level}.registers", action, moved / unit)
 

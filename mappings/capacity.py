@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from architectures import EvaluatedArchitecture, EvaluatedUnit
 from einsum.errors import SpecError
+from einsum.symbols import as_array
 from mappings.movement import column
 from mappings.nest import Hold, Leaf, PhaseNest
 from mappings.operands import Homes
@@ -41,7 +44,7 @@ def spilled_shares(
         spilling = [hold for hold in holds if hold.spills]
         if not spilling:
             point = int(np.argmax(over))
-            largest = max(holds, key=lambda hold: float(_at(sizes[hold], point)))
+            largest = max(holds, key=lambda hold: _at(sizes[hold], point))
             raise SpecError(
                 f"{level} overflows by {_at(over, point):,.0f} bytes: it holds {_at(total, point):,.0f} of "
                 f"{_at(capacity, point):,.0f}, the largest part is '{largest.name}' with "
@@ -76,7 +79,7 @@ def check_registers(
         if not (total > capacity).any():
             continue
         point = int(np.argmax(total - capacity))
-        largest = max(holds, key=lambda hold: float(_at(sizes[hold], point)))
+        largest = max(holds, key=lambda hold: _at(sizes[hold], point))
         raise SpecError(
             f"the registers of {name} overflow: an element would hold {_at(total, point):,.0f} of "
             f"{_at(capacity, point):,.0f} bytes, the largest part is '{largest.name}' with "
@@ -95,15 +98,15 @@ def _element_bytes(
 ) -> Array:
     """Bytes of a held tile that one element of a unit has."""
     if hold.rolling:
-        return np.asarray(np.maximum.reduce([tensor_bytes[name] for name in hold.tensors]))
+        return as_array(reduce(np.maximum, [tensor_bytes[name] for name in hold.tensors]))
     sizes = tile_sizes(hold.loops, extents)
     found = []
     for tensor in hold.tensors:
         laid = [leaf.spatial for leaf in users if hold in leaf.holds and _touches(leaf, tensor, homes)]
         ways = [tensor_words(homes, tensor, hold, _laid_out(sizes, spatial, homes, unit)) for spatial in laid]
         whole = tensor_words(homes, tensor, hold, sizes) / column(unit.elements)
-        found.append((np.maximum.reduce(np.broadcast_arrays(*ways)) if ways else whole) * tensor_bytes[tensor])
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*found)) * hold.buffers)
+        found.append((reduce(np.maximum, ways) if ways else whole) * tensor_bytes[tensor])
+    return as_array(reduce(np.maximum, found) * hold.buffers)
 
 
 def _touches(leaf: Leaf, tensor: str, homes: Homes) -> bool:
@@ -126,7 +129,7 @@ def footprint_bytes(hold: Hold, homes: Homes, extents: Mapping[str, Array], tens
     """Bytes that a hold takes: its largest tensor's full tile, times its buffers, (points, 1)."""
     sizes = tile_sizes(hold.loops, extents)
     tiles = [tensor_words(homes, name, hold, sizes) * tensor_bytes[name] for name in hold.tensors]
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*tiles)) * hold.buffers)
+    return as_array(reduce(np.maximum, tiles) * hold.buffers)
 
 
 def tile_sizes(loops: Sequence[Loop], extents: Mapping[str, Array]) -> dict[str, Array]:
@@ -141,11 +144,11 @@ def tensor_words(homes: Homes, tensor: str, hold: Hold, sizes: Mapping[str, Arra
     """Words of a tensor's tiles in a hold: of each the largest that an access cuts."""
     users = [leaf for leaf in homes.leaves if hold in leaf.holds]
     words = [
-        np.maximum.reduce(np.broadcast_arrays(*(homes.ranks.words(shape, sizes) for shape in shapes)))
+        reduce(np.maximum, (homes.ranks.words(shape, sizes) for shape in shapes))
         for shapes in homes.tiles(tensor, users, hold.loops)
     ]
-    return np.asarray(sum(words, np.zeros((1, 1))))
+    return as_array(sum(words, np.zeros((1, 1))))
 
 
-def _at(values: Array, point: int) -> float:
-    return float(values[min(point, values.shape[0] - 1), 0])
+def _at(values: Array, point: int) -> Any:
+    return values[min(point, values.shape[0] - 1), 0]

@@ -20,6 +20,7 @@ from einsum.access import Access
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from einsum.expressions import Expression
+from einsum.symbols import as_floats
 from mappings.masked import Space
 from mappings.program import Array
 from mappings.tiles import Loop, Side
@@ -187,7 +188,7 @@ def count_chunks(size: Array, chunks: Sequence[Array]) -> Array:
     if not chunks:
         return np.ones_like(size)
     last = chunks[-1]
-    if last.size == 1 and last.flat[0] == 1:
+    if (last == 1).all():
         return size  # single coordinates, however they are grouped
     if len(chunks) == 1:
         return np.ceil(size / last)
@@ -232,4 +233,4 @@ def visits(
 
 def column(value: Any) -> Array:
     """A number or an array over design points as a (points, 1) or (1, 1) array."""
-    return np.asarray(value, dtype=float).reshape(-1, 1)
+    return as_floats(value).reshape(-1, 1)

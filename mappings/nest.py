@@ -16,6 +16,7 @@ import numpy as np
 from einsum.cascade import Cascade
 from einsum.errors import SpecError, join_key, nearest
 from einsum.expressions import Expression
+from einsum.symbols import as_array, as_floats
 from mappings.program import Array
 from mappings.schema import Branch, Compute, Grid, Keep, Kept, Loops, Node, Select, Stage, Stall
 from mappings.tiles import Loop
@@ -241,14 +242,17 @@ class Binder:
 
     def _truth(self, condition: Expression, key: str | None) -> bool:
         try:
-            value = np.asarray(condition.evaluate(self.env))
+            value = as_array(condition.evaluate(self.env))
         except SpecError as error:
             raise error.located(key=key) from None
         if value.dtype.kind not in "biuf":
             raise SpecError(f"expected a condition, '{condition}' is {value.flat[0]!r}", key=key)
-        if value.size and not (value == value.flat[0]).all():
+        truth = value != 0
+        if truth.all():
+            return True
+        if truth.any():
             raise StructureVaries(condition)
-        return bool(value.flat[0])
+        return False
 
     def _number(self, expression: Expression, key: str | None, *, least: float) -> Array:
         try:
@@ -261,7 +265,7 @@ class Binder:
         """A number of things, at least 1."""
         number = self._number(expression, key, least=1)
         if (number != np.floor(number)).any():
-            raise SpecError(f"expected a whole number, '{expression}' is {float(number.max()):g}", key=key)
+            raise SpecError(f"expected a whole number, '{expression}' is {number.max():g}", key=key)
         return number
 
 
@@ -275,11 +279,11 @@ class StructureVaries(Exception):
 
 def as_points(value: Any, points: int, key: str | None, least: float, text: str) -> Array:
     """A number or an array over design points as a (points, 1) array; SpecError below `least` or for text."""
-    if isinstance(value, str) or np.asarray(value).dtype.kind not in "biuf":
+    if isinstance(value, str) or as_array(value).dtype.kind not in "biuf":
         raise SpecError(f"expected a number, '{text}' is {value!r:.60}", key=key)
-    array = np.broadcast_to(np.asarray(value, dtype=float).reshape(-1, 1), (points, 1))
+    array = np.broadcast_to(as_floats(value).reshape(-1, 1), (points, 1))
     if (array < least).any():
-        found = f"{float(array.min()):g}"
+        found = f"{array.min():g}"
         origin = f"'{text}' is {found}" if text != found else f"found {found}"
         raise SpecError(f"expected at least {least:g}, {origin}", key=key)
     return array

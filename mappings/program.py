@@ -15,12 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+_ADDED_ONE_BY_ONE = 64
+
+
+def over_classes(values: Array) -> Array:
+    """The sum over tile classes, (points,). Few classes are added in their order, however they lie in memory."""
+    if values.shape[1] > _ADDED_ONE_BY_ONE:
+        return np.asarray(values.sum(axis=1))
+    return reduce(add, (values[:, place] for place in range(values.shape[1])))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class StreamLowering:
             count = visits(moved_by, space, depth, inner, frozenset(gated), side)
             ranks = self.homes.ranks
             words = [ranks.moved_words(shape, space.sizes[depth], inner) for shape in shapes]
-            most = np.maximum.reduce(np.broadcast_arrays(*words)) * space.gated(gated)
+            most = reduce(np.maximum, words) * space.gated(gated)
             every, distinct = every + gather(most * count.all), distinct + gather(most * count.distinct)
         return every, distinct
 

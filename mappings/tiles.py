@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mappings.program import Array
+from einsum.symbols import as_index, chosen
+from mappings.program import Array, over_classes
 
 Flags = NDArray[np.bool_]
 Side = Literal["first", "last"]
@@ -204,24 +205,26 @@ class TileSpace:
         points = self.counts.shape[0]
         extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
         inside = TileSpace.build(loops, extents, self.positions, points, len(self.loops))
-        members = (inside.owner[:, None] == np.arange(self.counts.shape[1])).astype(float)
+        members = [np.flatnonzero(inside.owner == tile) for tile in range(self.counts.shape[1])]
         # Parts of a class per tile of its owner; a class that a point does not have counts for nothing.
         parts = inside.counts / np.maximum(self.counts[:, inside.owner], 1e-300)
 
         def gather(values: Array) -> Array:
-            return np.asarray((values * parts) @ members)
+            spread = np.broadcast_to(values * parts, inside.counts.shape)
+            return np.stack([over_classes(spread[:, cut]) for cut in members], axis=1)
 
         return inside, gather
 
     def ends(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Classes of the first and of the last tile, (points,) each."""
-        points = np.arange(self.counts.shape[0])
-        first, last = np.zeros_like(points), np.zeros_like(points)
+        points = self.counts.shape[0]
+        first, last = np.zeros(points), np.zeros(points)
         for child, trips in zip(self._children, self._trips, strict=True):
-            row = points if trips.shape[0] > 1 else np.zeros_like(points)
-            first = child[first, np.where(trips[row, first] > 1, 0, 2)].astype(np.intp)
-            last = child[last, 2].astype(np.intp)
-        return first, last
+            wide = np.broadcast_to(trips, (points, trips.shape[1]))
+            several = np.take_along_axis(wide, as_index(first)[:, None], axis=1)[:, 0] > 1
+            first = np.where(several, chosen(child[:, 0], first), chosen(child[:, 2], first))
+            last = chosen(child[:, 2], last)
+        return as_index(first), as_index(last)
 
     def kept_share(self, ranks: frozenset[str]) -> Array | float:
         """The part of a tile's points over these base ranks that no mask leaves out: all of them."""
@@ -240,7 +243,7 @@ class TileSpace:
         """Iterations of the grid loops, (points,)."""
         grid = [loop for loop in self.loops if loop.grid]
         extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
-        return np.asarray(TileSpace.build(grid, extents, frozenset(), self.counts.shape[0]).counts.sum(axis=1))
+        return over_classes(TileSpace.build(grid, extents, frozenset(), self.counts.shape[0]).counts)
 
     def _expanded(
         self, sequence: NDArray[np.int32], point: int, places: Sequence[int], limit: int | None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from einsum.symbols import as_floats, as_index
 from mappings.program import Dependence, Phase, Step, Stream, TileProgram
 
 
@@ -49,10 +50,10 @@ def _as_one(phases: Sequence[Phase], points: int) -> Phase:
     classes = streams[0].counts.shape[1]
 
     def table(values: Sequence[Any]) -> NDArray[np.float64]:
-        return np.concatenate([np.broadcast_to(np.asarray(each, float), (points, classes)) for each in values])
+        return np.concatenate([np.broadcast_to(as_floats(each), (points, classes)) for each in values])
 
     def column(values: Sequence[Any]) -> NDArray[np.float64]:
-        return np.concatenate([np.broadcast_to(np.asarray(each, float).reshape(-1), (points,)) for each in values])
+        return np.concatenate([np.broadcast_to(as_floats(each).reshape(-1), (points,)) for each in values])
 
     def step(same: Sequence[Step]) -> Step:
         waits = [
@@ -70,7 +71,7 @@ def _as_one(phases: Sequence[Phase], points: int) -> Phase:
         column([stream.instances for stream in streams]),
         column([stream.slots for stream in streams]),
         streams[0].hidden_fill,
-        column([stream.first for stream in streams]).astype(np.intp),
-        column([stream.last for stream in streams]).astype(np.intp),
+        as_index(column([stream.first for stream in streams])),
+        as_index(column([stream.last for stream in streams])),
     )
     return Phase(phases[0].name, (whole,), column([phase.repeat for phase in phases]))

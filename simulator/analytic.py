@@ -9,12 +9,14 @@ recurrences are summed over tile classes. Streams of one phase share resources; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
+from einsum.symbols import as_array, as_floats, labelled
+from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram, over_classes
 from simulator.alike import alike
 from simulator.critical_path import TilePaths, path_distances, recurrence_s, tile_alone_s, tile_latency_s, tile_paths_s
 from simulator.grid import grid_time
@@ -56,7 +58,7 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
         instances = _points(stream.instances, points)
         ends = Ends.of(stream, points)
         recurrent = recurrence_s(stream)
-        alone_s = np.sum(recurrent * stream.counts, axis=1)
+        alone_s = over_classes(recurrent * stream.counts)
         waves = np.ceil(instances / (_units(stream, program.resources) * _points(stream.slots, points)))
         around_s = ends.around_s(recurrent)
         candidates.append(Candidate("dependences", alone_s * waves + around_s * (waves - 1), around_s))
@@ -70,9 +72,9 @@ def phase_time(phase: Phase, program: TileProgram) -> PhaseTime:
     candidates = [*shared.values(), *candidates]
     times = np.stack([np.broadcast_to(candidate.total_s, (points,)) for candidate in candidates])
     winner = np.argmax(times >= times.max(axis=0) * (1 - 1e-12), axis=0)  # a resource before a recurrence when equal
-    names = np.array([candidate.name for candidate in candidates])
+    names = tuple(candidate.name for candidate in candidates)
     latency_s = np.minimum(times.max(axis=0), _one_by_one_s(phase, points))
-    return PhaseTime(latency_s * _points(phase.repeat, points), names[winner])
+    return PhaseTime(latency_s * _points(phase.repeat, points), labelled(names, winner))
 
 
 def _one_by_one_s(phase: Phase, points: int) -> Array:
@@ -97,7 +99,7 @@ class Candidate:
     @property
     def total_s(self) -> Array:
         """The phase takes at least this."""
-        return np.asarray(self.work_s + self.before_s + self.after_s)
+        return as_array(self.work_s + self.before_s + self.after_s)
 
     def and_also(self, other: Candidate) -> Candidate:
         """The same resource with more work: it starts with the earlier and ends with the later of both."""
@@ -120,20 +122,20 @@ class Ends:
     paths: TilePaths | None
     chosen: NDArray[np.intp]
     points: int
-    ahead: Array | None = None
+    ahead: Mapping[tuple[int, int], Array] = field(default_factory=dict)
     interval_s: Array | float = 1.0
 
     @classmethod
     def of(cls, stream: Stream, points: int) -> Ends:
         """Find the paths through both tiles."""
         classes = stream.counts.shape[1]
-        both = [np.broadcast_to(np.asarray(tile) % classes, (points,)) for tile in (stream.first, stream.last)]
+        both = [np.broadcast_to(as_array(tile) % classes, (points,)) for tile in (stream.first, stream.last)]
         chosen = np.stack(both, axis=1)
         if stream.hidden_fill:
             return cls(None, None, chosen, points)
 
         def at(values: Array | float) -> Array:
-            wide = np.broadcast_to(np.asarray(values, dtype=float), (points, classes))
+            wide = np.broadcast_to(as_floats(values), (points, classes))
             return np.take_along_axis(wide, chosen, axis=1)
 
         steps = tuple(replace(step, busy_s=at(step.busy_s), latency_s=at(step.latency_s)) for step in stream.steps)
@@ -150,21 +152,24 @@ class Ends:
         if self.tiles is None or self.paths is None:
             return np.zeros(self.points), np.zeros(self.points)
         steps = [index for index, step in enumerate(self.tiles.steps) if step.resource == resource]
-        assert self.ahead is not None
-        ahead = self.ahead[np.ix_(steps, steps)]
-        return self._idle(self.paths.starts, steps, 0, ahead), self._idle(self.paths.tails, steps, 1, ahead.T)
+        back = {(then, first): tiles for (first, then), tiles in self.ahead.items()}
+        return self._idle(self.paths.starts, steps, 0, self.ahead), self._idle(self.paths.tails, steps, 1, back)
 
-    def _idle(self, waits: Sequence[Array], steps: Sequence[int], tile: int, ahead: Array) -> Array:
+    def _idle(
+        self, waits: Sequence[Array], steps: Sequence[int], tile: int, ahead: Mapping[tuple[int, int], Array]
+    ) -> Array:
         assert self.tiles is not None
-        busy = [np.asarray(self.tiles.steps[step].busy_s)[:, tile] for step in steps]
-        wait = [waits[step][:, tile] for step in steps]
+        busy = {step: as_array(self.tiles.steps[step].busy_s)[:, tile] for step in steps}
+        wait = {step: waits[step][:, tile] for step in steps}
         idle = np.zeros(self.points)
-        first = np.minimum.reduce([np.where(own > 0, before, np.inf) for own, before in zip(busy, wait, strict=True)])
-        for own, before, tiles in zip(busy, wait, ahead, strict=True):
-            done = np.zeros(self.points)
-            for other, more, count in zip(wait, busy, tiles, strict=True):
-                early = np.clip((before - other) / self.interval_s, 1.0, max(count, 1.0))
-                done = done + np.where((other < before) & (more > 0), more * early, 0.0)
+        first = reduce(np.minimum, [np.where(busy[step] > 0, wait[step], np.inf) for step in steps])
+        for step in steps:
+            own, before, done = busy[step], wait[step], np.zeros(self.points)
+            for other in steps:
+                most = np.maximum(ahead[step, other][:, 0], 1.0) if (step, other) in ahead else np.inf
+                early = np.minimum(np.maximum((before - wait[other]) / self.interval_s, 1.0), most)
+                more = busy[other]
+                done = done + np.where((wait[other] < before) & (more > 0), more * early, 0.0)
             idle = np.where(own > 0, np.maximum(idle, np.maximum(before - done, first)), idle)
         return idle
 
@@ -174,7 +179,7 @@ class Ends:
             return np.zeros(self.points)
         wide = np.broadcast_to(recurrent, (self.points, recurrent.shape[1]))
         longer = tile_latency_s(self.tiles, self.paths) - np.take_along_axis(wide, self.chosen, axis=1)
-        return np.asarray(np.maximum(0.0, longer.max(axis=1)))
+        return as_array(np.maximum(0.0, longer.max(axis=1)))
 
 
 def _interval_s(stream: Stream) -> Array:
@@ -183,31 +188,30 @@ def _interval_s(stream: Stream) -> Array:
     for step in stream.steps:
         if step.resource is not None:
             work[step.resource] = work.get(step.resource, np.zeros(1)) + _total(step.busy_s, stream)
-    recurrent = np.sum(recurrence_s(stream) * stream.counts, axis=1)
-    longest = np.maximum.reduce(np.broadcast_arrays(recurrent, *work.values()))
-    return np.asarray(np.maximum(longest / np.maximum(stream.counts.sum(axis=1), 1.0), np.finfo(float).tiny))
+    longest = reduce(np.maximum, work.values(), over_classes(recurrence_s(stream) * stream.counts))
+    return as_array(np.maximum(longest / np.maximum(over_classes(stream.counts), 1.0), np.finfo(float).tiny))
 
 
 def _units(stream: Stream, resources: Mapping[str, Resource]) -> Array:
     """Instances that run side by side, one slot each: copies of the stream's most numerous resource."""
     copies = [resources[step.resource].copies for step in stream.steps if step.resource is not None]
-    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*copies, np.ones(1))))
+    return as_array(reduce(np.maximum, copies, np.ones(1)))
 
 
 def _total(values: Array | float, stream: Stream) -> Array:
     """A per-tile quantity summed over all tiles of one instance, (points,)."""
-    return np.asarray(np.sum(np.asarray(values) * stream.counts, axis=1))
+    return over_classes(values * stream.counts)
 
 
 def _points(value: Array | int, points: int) -> Array:
-    return np.broadcast_to(np.asarray(value, dtype=float).reshape(-1), (points,))
+    return np.broadcast_to(as_floats(value).reshape(-1), (points,))
 
 
 def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes: tuple[str, ...] = ()) -> Result:
     """A result from the phases' times and the program's totals; both evaluators end here."""
     points = program.points
     first_s, next_s = program.launch_s
-    latency_s = np.sum([time.latency_s for time in times], axis=0) + first_s + next_s * (len(times) - 1)
+    latency_s = sum((time.latency_s for time in times), np.zeros(points)) + first_s + next_s * (len(times) - 1)
     totals = Totals.of(program)
     energy = {component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()}
     utilization: dict[str, Array] = {}
@@ -216,18 +220,16 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
         capacity = np.where(latency_s > 0, peak[:, 0] * latency_s, 1.0)  # nothing ran in no time
         by_einsum[unit] = {name: work / capacity for (used, name), work in totals.work.items() if used == unit}
         utilization[unit] = np.broadcast_to(sum(by_einsum[unit].values(), np.zeros(points)), (points,))
-    longest = np.argmax(np.stack([time.latency_s for time in times]), axis=0)
-    bounds = np.stack([time.bound_by for time in times])
     return Result(
         latency_s=latency_s,
         cycles=latency_s * program.clock_hz[:, 0],
-        energy_j=np.asarray(sum(energy.values(), np.zeros(points))),
+        energy_j=as_array(sum(energy.values(), np.zeros(points))),
         energy_by_component_j=energy,
         traffic_bytes=totals.traffic(points),
         utilization=utilization,
         utilization_by_einsum=by_einsum,
         area_mm2=None if program.area_m2 is None else np.broadcast_to(program.area_m2[:, 0] * 1e6, (points,)),
-        bound_by=bounds[longest, np.arange(points)],
+        bound_by=_longest_bound(times),
         phases=tuple(
             PhaseResult(phase.name, time.latency_s, time.bound_by)
             for phase, time in zip(program.phases, times, strict=True)
@@ -239,6 +241,15 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
             for name, held in program.footprints.items()
         },
     )
+
+
+def _longest_bound(times: Sequence[PhaseTime]) -> NDArray[np.str_]:
+    """What bounds the first of the longest phases."""
+    longest_s, bound_by = times[0].latency_s, times[0].bound_by
+    for time in times[1:]:
+        longer = time.latency_s > longest_s
+        longest_s, bound_by = np.where(longer, time.latency_s, longest_s), np.where(longer, time.bound_by, bound_by)
+    return bound_by
 
 
 @dataclass(frozen=True)

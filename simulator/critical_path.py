@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from graphlib import CycleError, TopologicalSorter
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einsum.errors import EinsightError, nearest
+from einsum.symbols import as_floats
 from mappings.program import Array, Stream
 
 MAX_CYCLES = 10_000
@@ -36,7 +39,7 @@ def recurrence_s(stream: Stream) -> Array:
     """
     period = np.zeros(_shape(stream))
     for recurrence in recurrences(stream):
-        np.maximum(period, recurrence.period_s, out=period)
+        period = np.maximum(period, recurrence.period_s)
     return period
 
 
@@ -55,11 +58,11 @@ def recurrences(stream: Stream) -> Iterator[Recurrence]:
     distances = _shortest_distances(stream)
     for cycle in _simple_cycles(stream, distances):
         around = zip(cycle, (*cycle[1:], cycle[0]), strict=True)
-        distance = np.add.reduce(np.broadcast_arrays(*(distances[edge] for edge in around)))
+        distance = reduce(add, (distances[edge] for edge in around))
         if np.any(distance == 0):
             steps = " -> ".join(names[index] for index in (*cycle, cycle[0]))
             raise EinsightError(f"stream '{stream.name}': the steps {steps} wait for each other within one tile")
-        seconds = np.add.reduce(np.broadcast_arrays(*(busy[index] + latency[index] for index in cycle)))
+        seconds = reduce(add, (busy[index] + latency[index] for index in cycle))
         yield Recurrence(tuple(names[index] for index in cycle), np.broadcast_to(seconds / distance, shape))
 
 
@@ -111,7 +114,7 @@ def _longest(values: list[Array], edges: Sequence[Path], name: str) -> list[Arra
             if not fixed:
                 reached = np.where(active, reached, 0.0)
                 changed = changed or bool((reached > values[then]).any())
-            np.maximum(values[then], reached, out=values[then])
+            values[then] = np.maximum(values[then], reached)
         if not changed:
             return values
     raise EinsightError(f"stream '{name}': steps wait for each other within one tile")
@@ -131,7 +134,7 @@ def tile_latency_s(stream: Stream, paths: TilePaths | None = None) -> Array:
     paths = paths or tile_paths_s(stream)
     busy, _ = step_times_s(stream)
     ends = (start + seconds + tail for start, seconds, tail in zip(paths.starts, busy, paths.tails, strict=True))
-    return np.asarray(np.maximum.reduce([np.zeros(_shape(stream)), *ends]), dtype=np.float64)
+    return reduce(np.maximum, ends, np.zeros(_shape(stream)))
 
 
 def tile_alone_s(stream: Stream) -> Array:
@@ -149,19 +152,19 @@ def tile_alone_s(stream: Stream) -> Array:
         graph = {then: [first for first, _ in into] for then, into in before.items()}
         order = list(TopologicalSorter(graph).static_order())
     except CycleError:
-        return np.asarray(np.add.reduce(np.broadcast_arrays(np.zeros(shape), *busy, *latency)))
+        return reduce(add, [*busy, *latency], np.zeros(shape))
     ends = [np.zeros(shape) for _ in busy]
     free: dict[str | None, Array] = {}
     for step in order:
         start = np.zeros(shape)
         for first, inside in before[step]:
-            np.maximum(start, np.where(inside, ends[first], 0.0), out=start)
+            start = np.maximum(start, np.where(inside, ends[first], 0.0))
         resource, runs = stream.steps[step].resource, busy[step] > 0
         if resource is not None:
             start = np.where(runs, np.maximum(start, free.get(resource, np.zeros(shape))), start)
             free[resource] = np.where(runs, start + busy[step], free.get(resource, 0.0))
         ends[step] = start + busy[step] + latency[step]
-    return np.asarray(np.maximum.reduce([np.zeros(shape), *ends]))
+    return reduce(np.maximum, ends, np.zeros(shape))
 
 
 def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
@@ -170,11 +173,9 @@ def step_times_s(stream: Stream) -> tuple[list[Array], list[Array]]:
     A step on a resource does not run in classes where its busy time is 0, so there its latency is 0 too. A step
     without a resource is a pure delay: its latency always counts.
     """
-    busy = [np.asarray(step.busy_s, dtype=np.float64) for step in stream.steps]
+    busy = [as_floats(step.busy_s) for step in stream.steps]
     latency = [
-        np.asarray(
-            step.latency_s if step.resource is None else np.where(seconds > 0, step.latency_s, 0), dtype=np.float64
-        )
+        as_floats(step.latency_s if step.resource is None else np.where(seconds > 0, step.latency_s, 0))
         for step, seconds in zip(stream.steps, busy, strict=True)
     ]
     return busy, latency
@@ -191,24 +192,23 @@ def dependences(stream: Stream) -> list[tuple[int, int, Array]]:
             waits = f"stream '{stream.name}': step '{step.name}' waits for"
             if dependence.step not in index:
                 raise EinsightError(f"{waits} an unknown step '{dependence.step}'{nearest(dependence.step, index)}")
-            distance = np.asarray(dependence.distance, dtype=np.float64).reshape(-1, 1)
+            distance = as_floats(dependence.distance).reshape(-1, 1)
             if not (distance >= 0).all():
                 raise EinsightError(f"{waits} '{dependence.step}' of a later tile (its distance is negative)")
             found.append((index[dependence.step], index[step.name], distance))
     return found
 
 
-def path_distances(stream: Stream) -> Array:
-    """[a, b] tiles between step a and the nearest step b that waits for it, over others too; infinite when none does.
-
-    (steps, steps). Where distances differ between design points, the shortest counts.
-    """
-    steps = len(stream.steps)
-    nearest_tile = np.full((steps, steps), np.inf)
-    for (first, then), distance in _shortest_distances(stream).items():
-        nearest_tile[first, then] = float(np.min(distance))
-    for middle in range(steps):
-        np.minimum(nearest_tile, nearest_tile[:, middle, None] + nearest_tile[middle], out=nearest_tile)
+def path_distances(stream: Stream) -> dict[tuple[int, int], Array]:
+    """(a, b) -> tiles between step a and the nearest step b that waits for it, over others too, (points, 1)."""
+    nearest_tile = _shortest_distances(stream)
+    for middle in range(len(stream.steps)):
+        into = [first for first, then in nearest_tile if then == middle]
+        out = [then for first, then in nearest_tile if first == middle]
+        for first in into:
+            for then in out:
+                over = nearest_tile[first, middle] + nearest_tile[middle, then]
+                nearest_tile[first, then] = np.minimum(nearest_tile.get((first, then), np.inf), over)
     return nearest_tile
 
 

@@ -5,18 +5,14 @@ ready, instances that have ended give their lane to the next one), then every fr
 ready tile steps that is not held back. So the result does not depend on the order in which simultaneous events are
 handled.
 
-Only this module imports numba; import it where it is used. The functions that run for every tile step take the arrays
+It brings in numba; import it where it is used. The functions that run for every tile step take the arrays
 that they need one by one: handing over the whole tuple would count references of all its arrays on each call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
-
 from mappings.program import Array
+from simulator.compiling import compiled
 from simulator.event_tables import (
     CELLS,
     DIRTY,
@@ -34,17 +30,6 @@ from simulator.event_tables import (
 # An event's code: which actor, which tile, and what happens (bits of the kind).
 RELEASE, DONE = 1, 2
 KIND_BITS, TILE_BITS = 2, 32
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """`function` compiled by numba to machine code, which is kept on disk where a folder can be written."""
-    try:
-        return cast(F, numba.njit(cache=True)(function))
-    except RuntimeError:  # neither beside this file nor in the user's cache folder
-        return cast(F, numba.njit(function))
-
 
 def simulate(tables: Tables) -> None:
     """Run the tables to the end; what was found is in their last fields."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,19 @@ class Result:
             "fidelity": self.fidelity,
             "assumptions": list(self.assumptions),
         }
+
+
+def result_values(result: Result) -> dict[str, Values]:
+    """The arrays of a result by dotted name, such as `traffic_bytes.DRAM.total.read`."""
+    found: dict[str, Values] = {}
+    pending: list[tuple[str, Any]] = [(part.name, getattr(result, part.name)) for part in reversed(fields(result))]
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += [(f"{name}.{inner}", part) for inner, part in reversed(list(value.items()))]
+        elif isinstance(value, np.ndarray):
+            found[name] = value
+    return found
 
 
 def merge_points(parts: Sequence[tuple[NDArray[np.intp], Result]], points: int) -> Result:

@@ -275,9 +275,9 @@ def _evaluated(
     try:
         program = build_program(chosen)
         if end_to_end:
-            program = _with_linear_layers(program, chosen)
+            program = with_linear_layers(program, chosen)
     except StructureVaries as varies:
-        groups = _split(chosen, varies)
+        groups = split_by_structure(chosen, varies)
         return [
             part
             for group in groups
@@ -310,12 +310,13 @@ def _points_at_once(chosen: Design) -> int:
     return max(_FEW_POINTS, _MOST_CLASSES // classes)
 
 
-def _split(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:
+def split_by_structure(chosen: Design, varies: StructureVaries) -> list[NDArray[np.intp]]:
+    """The points of a design in groups that agree on a condition."""
     value = np.broadcast_to(np.asarray(varies.condition.evaluate(chosen.environment())).reshape(-1), (chosen.points,))
     return [np.flatnonzero(value == kind) for kind in np.unique(value)]
 
 
-def _with_linear_layers(program: TileProgram, chosen: Design) -> TileProgram:
+def with_linear_layers(program: TileProgram, chosen: Design) -> TileProgram:
     """The program followed by the layer's other matrix products, on the same architecture."""
     if chosen.workload is None or not chosen.workload.linear_layers:
         raise SpecError("end to end needs a workload with linear layers")

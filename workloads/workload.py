@@ -156,10 +156,10 @@ def _evaluate(expression: Expression, values: Mapping[str, Any], key: str) -> Si
 def _size(value: Any, key: str) -> Size:
     """A value that must be a whole number of at least 1 at every design point."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-        wrong = np.argwhere(~((value >= 1) & (value % 1 == 0)))
-        if not len(wrong):
+        wrong = ~((value >= 1) & (value % 1 == 0))
+        if not wrong.any():
             return value.astype(np.float64)
-        first = tuple(int(i) for i in wrong[0])
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
         found = f"{value[first]:g} at design point {', '.join(map(str, first))}"
     elif isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0:
         return int(value)

@@ -74,3 +74,18 @@ def test_a_million_points_swept_stored_and_reported(tmp_path: Path) -> None:
         assert store.count() == 1_000_000
     assert took_s < 60
     assert 3 * peak_bytes < 2 * 2**30
+
+
+def test_points_that_fail_are_as_fast(benchmark: BenchmarkFixture) -> None:
+    tile = {"from": 32, "to": 800, "step": 24}
+    sweep = {
+        "sweep": "tiles", "mapping": "fusemax-binding", "workload": "bert-base", "set": {"L": 5000},
+        "variables": {"P1": {"from": 1, "to": 40}, "P0": tile, "M0": tile, "buffer": ["128 KiB", "1 MiB", "4 MiB"]},
+        "objectives": ["latency_s", "energy_j"],
+    }  # fmt: skip
+    ready = plan(Sweep.parse(sweep))
+    points = np.arange(ready.size)[::31][:4096]
+    task = Task(0, points, ready.points.inputs(points))
+    outcome = benchmark.pedantic(evaluate, (ready.study, task), rounds=5, warmup_rounds=1)
+    assert 1000 < sum(error is not None for error in outcome.errors) < 3000
+    assert len(points) / benchmark.stats.stats.min > 200_000

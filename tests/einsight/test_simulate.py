@@ -19,7 +19,7 @@ def test_the_document_has_the_promised_keys(run: Run) -> None:
     assert all(isinstance(document[name], float | int) and document[name] > 0 for name in numbers)
     assert sum(document["energy_by_component_j"].values()) == pytest.approx(document["energy_j"])
     assert all(0 <= value <= 1 + 1e-9 for value in document["utilization"].values())
-    assert document["area_mm2"] is None
+    assert document["area_mm2"] == pytest.approx(247.5, abs=0.1)  # of W = 256 and 16 MiB
     assert isinstance(document["bound_by"], str)
     for tensors in document["traffic_bytes"].values():
         for direction in ("read", "write"):

@@ -100,10 +100,14 @@ def test_a_continuous_range_is_no_grid() -> None:
         ({"columns": {"w": {"value": "cycles"}}, "objectives": []}, "differ in case only"),
         ({"columns": {"key": {"value": "cycles"}}, "objectives": []}, "the store's own"),
         ({"columns": {"energy_j": {"value": "2 * cycles"}}, "objectives": []}, "is a result of the simulator already"),
-        ({"columns": {"x": {"value": "area_mm2"}}, "objectives": []}, "the area is not known"),
+        (
+            {"mapping": "flat", "variables": {"L": [65536]}, "columns": {"x": {"value": "area_mm2"}}, "objectives": []},
+            "the area is not known",
+        ),
         ({"objectives": ["limit"]}, "'limit' is text"),
         ({"constraints": ["bound_by == 3"]}, "constraints: text is compared with a number"),
         ({"objectives": ["latecny"]}, "did you mean 'latency'"),
+        ({"columns": {}, "objectives": ["latency_ss"]}, "did you mean 'latency_s'"),
     ],
 )
 def test_names_that_mean_nothing_are_refused_before_anything_runs(
@@ -141,7 +145,7 @@ def test_without_columns_the_usual_ones_are_stored(ready: Ready) -> None:
     assert {"latency_s", "energy_j", "traffic_bytes.DRAM.total.read", "utilization.array_2d", "bound_by"} <= set(
         planned.study.columns
     )
-    assert "area_mm2" not in planned.study.columns
+    assert planned.study.columns["area_mm2"].dimension == "count"
     assert [objective.name for objective in planned.objectives] == ["latency_s", "energy_j"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,35 @@ def test_a_kernel_that_is_not_there_is_named() -> None:
         Mapping.parse("mapping: mine\ncascade: matmul\nkernel: flash-atention\n")
     with pytest.raises(SpecError, match="found two"):
         Mapping.parse("mapping: mine\ncascade: matmul\nkernel: matmul\nnest: []\n")
+
+
+def test_points_are_those_of_single_runs() -> None:
+    blocks = np.array([64, 128, 64])
+    shared = np.array([228, 228, 100]) * 1024.0
+    several = simulate(
+        mapping="flash-attention-gpu", settings={**SIZES, "stages": 2, "block_m": blocks, "shared_memory": shared}
+    )
+    for place, (block, size) in enumerate(zip(blocks.tolist(), shared.tolist(), strict=True)):
+        alone = simulate(
+            mapping="flash-attention-gpu", settings={**SIZES, "stages": 2, "block_m": block, "shared_memory": size}
+        )
+        assert several.latency_s[place] == alone.latency_s
+    # With less shared memory fewer thread blocks run side by side.
+    assert several.latency_s[2] > several.latency_s[0]
+
+
+def test_a_block_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"flash-attention: a thread block needs .* bytes of shared memory"):
+        simulate(mapping="flash-attention-gpu", settings={**SIZES, "shared_memory": 32768, "shared_per_block": 31744})
+
+
+def test_the_kernel_of_a_mapping_may_lie_beside_it(tmp_path: Path) -> None:
+    library = Path(str(Mapping.load("flash-attention-gpu").file)).parents[1] / "gpu" / "library"
+    text = "mapping: mine\nkernel: {}\ncascade: attention-1pass\n"
+    (tmp_path / "own.yaml").write_text((library / "flash-attention.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "mine.yaml").write_text(text.format("own.yaml"))
+    assert Mapping.load(tmp_path / "mine.yaml").kernel == Mapping.load("flash-attention-gpu").kernel
+    for wrong, sentence in (("flash-atention", "did you mean 'flash-attention'"), ("[1]", "name of a GPU kernel")):
+        (tmp_path / "mine.yaml").write_text(text.format(wrong))
+        with pytest.raises(SpecError, match=rf"mine.yaml: kernel: .*{sentence}"):
+            Mapping.load(tmp_path / "mine.yaml")
