@@ -107,7 +107,7 @@ def _table(summary: dict[str, Any]) -> str:
     return render_table(
         columns,
         [
-            [name, str(errors["rows"]), *(_percent(errors.get(key)) for key in keys)]
+            [name, str(errors["rows"]), *(_percent(errors.get(key), signed=key == "mean_error") for key in keys)]
             for name, errors in (*summary["kernels"].items(), ("all", summary["all"]))
         ],
     )
@@ -125,12 +125,12 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
             facts.append(
                 (
                     title,
-                    f"mean {_percent(found['mean_error'])}, mean absolute {_percent(found['mean_absolute_error'])} "
-                    f"({found['rows']} rows)",
+                    f"mean {_percent(found['mean_error'], signed=True)}, "
+                    f"mean absolute {_percent(found['mean_absolute_error'])} ({found['rows']} rows)",
                 )
             )
     return facts
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.1f} %"
+def _percent(value: float | None, signed: bool = False) -> str:
+    return "-" if value is None else f"{100 * value:{'+' if signed else ''}.1f} %"
