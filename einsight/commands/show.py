@@ -17,7 +17,7 @@ from explorer.settings import Setting
 
 _DRAWN_BY = {
     "cascade": ("einsum", "Cascade", "einsight.draw_cascade"),
-    "architecture": ("architectures", "Architecture", "architectures.draw"),
+    "architecture": ("architectures", "Architecture", "einsight.draw_architecture"),
     "mapping": ("mappings", "Mapping", "einsight.draw_mapping"),
     "workload": ("workloads", "Workload", "einsight.draw_workload"),
 }

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 
 from architectures.architecture import Architecture
 from architectures.evaluated import Device, EvaluatedArchitecture, EvaluatedMemory, EvaluatedSelector, EvaluatedUnit
 from architectures.quantity import Number
+from einsight.svg import EDGE, SOFT, Svg
+from einsight.table import WIDTH
 from einsum.units import format_quantity
-
-TEXT_WIDTH = 100
 
 
 def draw_text(architecture: Architecture, env: Mapping[str, Any] | None = None) -> str:
@@ -25,7 +23,7 @@ def draw_text(architecture: Architecture, env: Mapping[str, Any] | None = None) 
     """
     evaluated = architecture.evaluate(env or {})
     lines = [f"{evaluated.name} · {_clock(evaluated)}"]
-    lines += textwrap.wrap(architecture.description, TEXT_WIDTH, break_on_hyphens=False)
+    lines += textwrap.wrap(architecture.description, WIDTH, break_on_hyphens=False)
     lines += [*_variable_lines(architecture, env or {}), ""]
     indent = ""
     units = list(evaluated.units.values())
@@ -44,14 +42,14 @@ def draw_text(architecture: Architecture, env: Mapping[str, Any] | None = None) 
         lines += [f"{indent}│", f"{indent}└─ {selector.name}  top-k engine · {_selection(selector)}"]
     system = _system_lines(evaluated)
     lines += ["", *system] if system else []
-    return "\n".join(_cut(line, TEXT_WIDTH).rstrip() for line in lines) + "\n"
+    return "\n".join(_cut(line, WIDTH).rstrip() for line in lines) + "\n"
 
 
 def _variable_lines(architecture: Architecture, env: Mapping[str, Any]) -> list[str]:
     """What can be set: each variable with its expression, or with the value that `env` gives it."""
     settings = [f"{name} = {_setting(env.get(name, text))}" for name, text in architecture.variables.items()]
     unbroken = " · ".join(setting.replace(" ", "\u00a0") for setting in settings)
-    lines = textwrap.wrap(f"variables: {unbroken}", TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    lines = textwrap.wrap(f"variables: {unbroken}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return [line.replace("\u00a0", " ") for line in lines] if settings else []
 
 
@@ -123,7 +121,7 @@ def _system_lines(evaluated: EvaluatedArchitecture) -> list[str]:
         facts = [
             _fact(name, value) for name, value in device.numbers() if name != "copies" and np.all(np.isfinite(value))
         ]
-        wrapped = textwrap.wrap(" · ".join(facts), TEXT_WIDTH - 3, break_long_words=False)
+        wrapped = textwrap.wrap(" · ".join(facts), WIDTH - 3, break_long_words=False)
         lines += [_copied(device), *(f"   {line}" for line in wrapped)]
     return [*lines, *(f"{name}: {' → '.join(over)}" for name, over in evaluated.paths.items())]
 
@@ -151,32 +149,22 @@ MEMORY_HEIGHT = 66
 ROW = 21
 MEMORY_FILLS = ("#dbe7f5", "#c3d8ee", "#a9c7e6", "#8fb5dd")
 
-STYLE = """
-text { font-family: Inter, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif; fill: #1c2733; }
-.title { font-size: 23px; font-weight: 700; } .name { font-size: 16px; font-weight: 700; }
-.body { font-size: 13px; } .soft { font-size: 12.5px; fill: #566474; } .end { text-anchor: end; }
-.mid { text-anchor: middle; } .head { font-size: 11px; fill: #7b8794; letter-spacing: .06em; }
-""".strip()
+STYLES: dict[str, dict[str, Any]] = {
+    "title": {"size": 23, "bold": True},
+    "name": {"size": 16, "bold": True},
+    "body": {"size": 13},
+    "soft": {"size": 12.5, "color": SOFT},
+    "head": {"size": 11, "color": SOFT},
+}
+"""Kinds of text in the picture."""
 
 
-@dataclass
-class _Canvas:
-    """SVG elements, and the height that they have taken so far."""
+class _Sheet(Svg):
+    """The picture of an architecture: it grows downwards, and `height` is what its parts have taken so far."""
 
-    y: float = 0.0
-    parts: list[str] = field(default_factory=list)
-
-    def text(self, x: float, y: float, content: str, style: str, limit: int = 140) -> None:
-        self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{style}">{escape(_cut(content, limit))}</text>')
-
-    def box(self, x: float, y: float, width: float, height: float, fill: str, edge: str = "#33506e") -> None:
-        self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="9" fill="{fill}" stroke="{edge}"/>'
-        )
-
-    def line(self, x1: float, y1: float, x2: float, y2: float, color: str, arrows: bool = False) -> None:
-        ends = ' marker-start="url(#tip)" marker-end="url(#tip)" stroke-width="2"' if arrows else ""
-        self.parts.append(f'<path d="M{x1:g} {y1:g}L{x2:g} {y2:g}" stroke="{color}" fill="none"{ends}/>')
+    def words(self, x: float, y: float, text: str, style: str, limit: int = 140, anchor: str = "start") -> None:
+        """A line of text, cut where it is too long."""
+        self.text(x, y, _cut(text, limit), anchor=anchor, **STYLES[style])
 
 
 def draw_svg(architecture: Architecture, env: Mapping[str, Any] | None = None) -> str:
@@ -185,100 +173,92 @@ def draw_svg(architecture: Architecture, env: Mapping[str, Any] | None = None) -
     env sets variables, as in `Architecture.evaluate`; where a value is an array its range is shown.
     """
     evaluated = architecture.evaluate(env or {})
-    canvas = _Canvas()
-    _draw_header(canvas, architecture, evaluated)
+    sheet = _Sheet(INSIDE + 2 * MARGIN, 0.0, evaluated.name)
+    _draw_header(sheet, architecture, evaluated)
     memories = list(evaluated.memories.values())
     for depth, memory in enumerate(memories):
-        _draw_memory(canvas, memory, MEMORY_FILLS[min(depth, len(MEMORY_FILLS) - 1)])
+        _draw_memory(sheet, memory, MEMORY_FILLS[min(depth, len(MEMORY_FILLS) - 1)])
         if depth < len(memories) - 1 or evaluated.units:
-            _draw_link(canvas, _bandwidth(memory), depth == len(memories) - 1 and len(evaluated.units) > 1)
+            _draw_link(sheet, _bandwidth(memory), depth == len(memories) - 1 and len(evaluated.units) > 1)
     units = list(evaluated.units.values())
     for first in range(0, len(units), 2):
         row = units[first : first + 2]
-        top, bottom = canvas.y, canvas.y
+        top, bottom = sheet.height, sheet.height
         for column, unit in enumerate(row):
             x = MARGIN + column * (CARD + GAP) if len(units) > 1 else MARGIN + (INSIDE - CARD) / 2
-            bottom = max(bottom, _draw_unit(canvas, unit, x, top, max(_card_height(other) for other in row)))
-        canvas.y = bottom + GAP
+            bottom = max(bottom, _draw_unit(sheet, unit, x, top, max(_card_height(other) for other in row)))
+        sheet.height = bottom + GAP
     for line in _system_lines(evaluated):
-        canvas.y += ROW
-        canvas.text(MARGIN, canvas.y, line, "name" if line in map(_copied, evaluated.devices.values()) else "body")
-    width, height = INSIDE + 2 * MARGIN, canvas.y + (8 if not evaluated.devices else ROW)
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:g}" '
-        f'viewBox="0 0 {width} {height:g}" role="img">',
-        f"<title>{escape(evaluated.name)}</title>",
-        f"<style>{STYLE}</style>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" markerHeight="5" '
-        'orient="auto-start-reverse"><path d="M0 0L8 4L0 8z" fill="#33506e"/></marker></defs>',
-        f'<rect width="{width}" height="{height:g}" fill="#ffffff"/>',
-        *canvas.parts,
-        "</svg>",
-    ]) + "\n"  # fmt: skip
+        sheet.height += ROW
+        sheet.words(MARGIN, sheet.height, line, "name" if line in map(_copied, evaluated.devices.values()) else "body")
+    sheet.height += ROW if evaluated.devices else 8
+    return str(sheet)
 
 
-def _draw_header(canvas: _Canvas, architecture: Architecture, evaluated: EvaluatedArchitecture) -> None:
-    canvas.text(MARGIN, 46, evaluated.name, "title", 60)
-    canvas.text(MARGIN + INSIDE, 46, _clock(evaluated), "body end", 60)
-    canvas.y = 70
+def _draw_header(sheet: _Sheet, architecture: Architecture, evaluated: EvaluatedArchitecture) -> None:
+    sheet.words(MARGIN, 46, evaluated.name, "title", 60)
+    sheet.words(MARGIN + INSIDE, 46, _clock(evaluated), "body", 60, "end")
+    sheet.height = 70
     for line in textwrap.wrap(architecture.description, 130):
-        canvas.text(MARGIN, canvas.y, line, "soft")
-        canvas.y += 18
-    canvas.y += 6
+        sheet.words(MARGIN, sheet.height, line, "soft")
+        sheet.height += 18
+    sheet.height += 6
 
 
-def _draw_memory(canvas: _Canvas, memory: EvaluatedMemory, fill: str) -> None:
-    y, right = canvas.y, MARGIN + INSIDE - 20
-    canvas.box(MARGIN, y, INSIDE, MEMORY_HEIGHT, fill)
-    canvas.text(MARGIN + 20, y + 29, _copied(memory), "name", 40)
-    canvas.text(MARGIN + 20, y + 50, _capacity(memory), "body", 40)
-    canvas.text(right, y + 29, _access(memory.access_bits, memory.read_energy_j, memory.write_energy_j), "body end", 90)
+def _draw_memory(sheet: _Sheet, memory: EvaluatedMemory, fill: str) -> None:
+    y, right = sheet.height, MARGIN + INSIDE - 20
+    sheet.rectangle(MARGIN, y, INSIDE, MEMORY_HEIGHT, fill, EDGE)
+    sheet.words(MARGIN + 20, y + 29, _copied(memory), "name", 40)
+    sheet.words(MARGIN + 20, y + 50, _capacity(memory), "body", 40)
+    sheet.words(
+        right, y + 29, _access(memory.access_bits, memory.read_energy_j, memory.write_energy_j), "body", 90, "end"
+    )
     if np.any(memory.latency_s):
-        canvas.text(right, y + 50, f"latency {_show(memory.latency_s, 's')}", "body end", 60)
-    canvas.y += MEMORY_HEIGHT
+        sheet.words(right, y + 50, f"latency {_show(memory.latency_s, 's')}", "body", 60, "end")
+    sheet.height += MEMORY_HEIGHT
 
 
-def _draw_link(canvas: _Canvas, label: str, forked: bool) -> None:
+def _draw_link(sheet: _Sheet, label: str, forked: bool) -> None:
     centers = [MARGIN + CARD / 2, MARGIN + INSIDE - CARD / 2] if forked else [MARGIN + INSIDE / 2]
     for x in centers:
-        canvas.line(x, canvas.y + 5, x, canvas.y + 43, "#33506e", arrows=True)
+        sheet.line(x, sheet.height + 5, x, sheet.height + 43, arrows=True)
     if forked:
-        canvas.text(MARGIN + INSIDE / 2, canvas.y + 29, label, "soft mid", 60)
+        sheet.words(MARGIN + INSIDE / 2, sheet.height + 29, label, "soft", 60, "middle")
     else:
-        canvas.text(centers[0] + 16, canvas.y + 29, label, "soft", 60)
-    canvas.y += 48
+        sheet.words(centers[0] + 16, sheet.height + 29, label, "soft", 60)
+    sheet.height += 48
 
 
 def _card_height(unit: EvaluatedUnit) -> float:
     return 92 + ROW * max(len(unit.ops) + 1, 7) + (46 if unit.registers else 8)
 
 
-def _draw_unit(canvas: _Canvas, unit: EvaluatedUnit, x: float, y: float, height: float) -> float:
+def _draw_unit(sheet: _Sheet, unit: EvaluatedUnit, x: float, y: float, height: float) -> float:
     """Draw a card and return its lower edge."""
-    canvas.box(x, y, CARD, height, "#fdf6ea", "#a9812f")
-    canvas.text(x + 20, y + 30, _copied(unit), "name", 30)
-    canvas.text(x + 20, y + 51, _dims(unit), "body", 54)
-    _draw_elements(canvas, unit, x + 20, y + 78)
+    sheet.rectangle(x, y, CARD, height, "#fdf6ea", "#a9812f")
+    sheet.words(x + 20, y + 30, _copied(unit), "name", 30)
+    sheet.words(x + 20, y + 51, _dims(unit), "body", 54)
+    _draw_elements(sheet, unit, x + 20, y + 78)
     left, cycles, right = x + 206, x + 300, x + CARD - 20
     row = y + 86
-    for at, label, style in ((left, "OP", ""), (cycles, "CYCLES", " end"), (right, "ENERGY", " end")):
-        canvas.text(at, row, label, f"head{style}")
+    for at, label, anchor in ((left, "OP", "start"), (cycles, "CYCLES", "end"), (right, "ENERGY", "end")):
+        sheet.words(at, row, label, "head", anchor=anchor)
     for kind, op in unit.ops.items():
-        canvas.line(left, row + 6, right, row + 6, "#eadcbf")
+        sheet.line(left, row + 6, right, row + 6, "#eadcbf")
         row += ROW
-        canvas.text(left, row, kind, "body", 12)
-        canvas.text(cycles, row, _show(op.cycles, "count"), "body end", 12)
-        canvas.text(right, row, _show(op.energy_j, "j"), "body end", 18)
+        sheet.words(left, row, kind, "body", 12)
+        sheet.words(cycles, row, _show(op.cycles, "count"), "body", 12, "end")
+        sheet.words(right, row, _show(op.energy_j, "j"), "body", 18, "end")
     if unit.registers:
         registers = unit.registers
         energy = _access(registers.access_bits, registers.read_energy_j, registers.write_energy_j)
-        canvas.line(x + 20, y + height - 40, right, y + height - 40, "#eadcbf")
+        sheet.line(x + 20, y + height - 40, right, y + height - 40, "#eadcbf")
         words = f"{_show(registers.words, 'count')} registers each"
-        canvas.text(x + 20, y + height - 17, f"{words}, {energy}", "soft", 66)
+        sheet.words(x + 20, y + height - 17, f"{words}, {energy}", "soft", 66)
     return y + height
 
 
-def _draw_elements(canvas: _Canvas, unit: EvaluatedUnit, x: float, y: float) -> None:
+def _draw_elements(sheet: _Sheet, unit: EvaluatedUnit, x: float, y: float) -> None:
     """The first two dimensions as a grid of at most 8 x 8 processing elements."""
     sizes = [int(np.max(size)) for size in unit.dims.values()][:2]
     across, down = (*sizes, 1, 1)[:2]
@@ -287,7 +267,4 @@ def _draw_elements(canvas: _Canvas, unit: EvaluatedUnit, x: float, y: float) -> 
             omitted = (across > 8 and column == 6) or (down > 8 and row == 6)  # dots stand for the elements not drawn
             side, fill = (4, "#c9a24a") if omitted else (15, "#e4b95b")
             corner = (15 - side) / 2
-            canvas.parts.append(
-                f'<rect x="{x + 20 * column + corner:g}" y="{y + 20 * row + corner:g}" width="{side}" height="{side}" '
-                f'rx="{min(3, side / 2):g}" fill="{fill}"/>'
-            )
+            sheet.rectangle(x + 20 * column + corner, y + 20 * row + corner, side, side, fill, radius=min(3, side / 2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from architectures import Architecture
-from architectures.draw import draw_svg, draw_text
+from einsight.draw_architecture import draw_svg, draw_text
 from einsum import list_library
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -85,9 +85,9 @@ def test_nothing_leaves_the_picture_and_no_lines_of_text_collide(source: str) ->
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     boxes = []
     for element in shown(svg):
-        x, y, kind = float(element.attrib["x"]), float(element.attrib["y"]), element.attrib["class"]
-        length = len(element.text or "") * (14.5 if "title" in kind else 10 if "name" in kind else 6.9)
-        left = x - length if "end" in kind else x - length / 2 if "mid" in kind else x
+        x, y, size = (float(element.attrib[name]) for name in ("x", "y", "font-size"))
+        length = len(element.text or "") * (14.5 if size > 20 else 10 if size > 15 else 6.9)
+        left = x - {"start": 0.0, "middle": length / 2, "end": length}[element.attrib["text-anchor"]]
         boxes.append((left, left + length, y - 11, y))
         assert left >= 0 and left + length <= width and 0 < y < height
     for index, (left, right, top, bottom) in enumerate(boxes):
