@@ -13,8 +13,8 @@ the nature of a thread block. Here it is written down:
 Loops that need the same resources in the same order become one list of steps, with a time for each class of tiles.
 
 What fits no event: the clock that falls with the load and at the limit of power (the phase's time is stretched
-afterwards, see `clock_stretch`), and the part of the DRAM's rate that concurrency reaches (`Residency.sharpness`): here it
-follows from the loads under way.
+afterwards, see `clock_stretch`), and the part of the DRAM's rate that concurrency reaches (`Residency.sharpness`): here
+it follows from the loads under way.
 """
 
 from __future__ import annotations
