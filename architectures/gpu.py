@@ -20,6 +20,7 @@ class Gpu:
     multiprocessors: int
     clock_hz: float
     clock_droop: float
+    clock_droop_at: float
     registers_per_multiprocessor: float
     register_unit: float
     max_registers: float
@@ -29,6 +30,7 @@ class Gpu:
     shared_per_block: float
     shared_reserved: float
     issue_lanes: float
+    lone_stall: float
     half_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
@@ -45,8 +47,13 @@ class Gpu:
     dram_copy_bandwidth: float
     dram_latency: float
     dram_ramp: float
+    dram_sharpness: float
+    dram_even_share: float
+    lost_stages: float
     l2_capacity: float
     l2_usable: float
+    l2_dirty_share: float
+    l2_mixed_share: float
     l2_bandwidth: float
     l2_write_bandwidth: float
     l2_latency: float

@@ -145,6 +145,10 @@ class Residency:
     ramp_s   seconds at the beginning and end in which shared resources are not yet, or no longer, in full use
     droop    (resource, part of the clock that is lost when it is busy, share of the time from which on all is lost)
     power    what the whole may draw; None where that is not known
+    sharpness    how sharply the time turns from bound by latency to bound by the outermost resource: the p of
+                 t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
+    even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
+    lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
     """
 
     teams: int = 1
@@ -157,6 +161,9 @@ class Residency:
     droop: tuple[str, float, float] = ("", 0.0, 1.0)
     power: PowerLimit | None = None
     free: bool = False
+    sharpness: float = np.inf
+    even_share: float = 1.0
+    lost_stages: float = 1.0
 
 
 @dataclass(frozen=True)

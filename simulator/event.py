@@ -212,7 +212,7 @@ def _simulate_phase(
     remarks += [remark for remark in map(_pipeline_remark, streams) if remark]
     timing = PhaseTiming(
         name=phase.name,
-        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program),
+        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program, point),
         repeat=at_point(phase.repeat, program.points, point),
         stream_latency_s=tuple(latencies),
         busy_s=busy,

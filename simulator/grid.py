@@ -23,21 +23,6 @@ from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
 
-SHARPNESS = 2.75
-"""How sharply the time turns from bound by latency to bound by a shared resource: t = (t1^p + t2^p)^(1/p).
-
-Measured, concurrency: 16, 32, 64 KiB in flight on each multiprocessor reach 0.49, 0.78, 0.97 of the DRAM's bandwidth
-where latency alone would allow 0.56, 1.12, 2.24 of it.
-"""
-EVEN_SHARE = 0.955
-"""Part of the memory's bandwidth that blocks reach which stream side by side to the end: they get unequal parts of it.
-
-Measured, concurrency: 3.05 TB/s by 528 and 1056 streaming blocks, less the launch, of 3.2 TB/s by blocks that come
-and go.
-"""
-LOST_STAGES = 1.5
-"""Stages of a load pipeline that cover nothing: the tile in use, and the part of the next until its buffer is free and
-its load is asked for, which compiled loops do behind the last product."""
 WAIT_ROUNDS = 5
 """How often a tile's time and what it waits for its loads are computed from each other."""
 
@@ -51,6 +36,7 @@ class ClassCost:
     ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
     free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
                of free teams and of teams in step
+    lost_stages  see `program.Residency`
     """
 
     demand_s: Mapping[str, float]
@@ -59,6 +45,7 @@ class ClassCost:
     ahead_latency_s: float
     stages: float
     free: bool = False
+    lost_stages: float = 1.0
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -67,7 +54,7 @@ class ClassCost:
         seconds = self._tile_s(demands, self.latency_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
-        wait, covered, late = self.fill_s(blocks), self.stages - LOST_STAGES, 0.0
+        wait, covered, late = self.fill_s(blocks), self.stages - self.lost_stages, 0.0
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
             seconds = self._tile_s(demands, self.latency_s + in_flight * late, blocks, teams, in_flight)
@@ -136,7 +123,7 @@ def _stream_time(
     grid_s = grid.even_s(instances, slots) if residency.counts is None else grid.uneven_s(residency.counts, slots)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
     if residency.power is not None:
-        drawn_j = grid.dynamic_j(energy_j) * instances
+        drawn_j = dynamic_j(stream, energy_j) * instances
         grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), drawn_j, 1 / grid.slowdown)
     seconds = max(grid_s, residency.start_s * instances, *shared_s.values())
     outermost = shared_s.get(residency.outermost, 0.0)
@@ -149,10 +136,21 @@ def _stream_time(
     return seconds, unit if busy * instances / copies > 0.5 * seconds else "latency"
 
 
-def bound_s(own_s: Array, outermost_s: Array) -> Array:
-    """Seconds of what takes `own_s` for itself alone and `outermost_s` of a shared resource that latency keeps away."""
+def dynamic_j(stream: Stream, energy_j: Mapping[tuple[str, str], Array], point: int = 0) -> float:
+    """Joules of the actions of one block at the nominal clock; the mean where blocks differ."""
+    total, shape = 0.0, np.shape(stream.counts)
+    for step in stream.steps:
+        for action, count in step.actions.items():
+            times = float((np.broadcast_to(count, shape)[point] * stream.counts[point]).sum())
+            total += times * float(np.broadcast_to(energy_j[action], (shape[0], 1))[point, 0])
+    return total
+
+
+def bound_s(own_s: Array, outermost_s: Array, sharpness: float) -> Array:
+    """Seconds of what takes `own_s` for itself alone and `outermost_s` of a shared resource that latency keeps away:
+    (t1^p + t2^p)^(1/p), the longer of the two where p is infinite."""
     most = np.maximum(np.maximum(own_s, outermost_s), 1e-30)
-    return np.asarray(most * ((own_s / most) ** SHARPNESS + (outermost_s / most) ** SHARPNESS) ** (1 / SHARPNESS))
+    return np.asarray(most * ((own_s / most) ** sharpness + (outermost_s / most) ** sharpness) ** (1 / sharpness))
 
 
 class Grid:
@@ -179,14 +177,6 @@ class Grid:
         self.outermost_s = tile_s.get(self.residency.outermost, np.zeros(classes))
         self.near_s = np.array([load for name, load in tile_s.items() if name != self.residency.outermost])
         self.shared_s = {name: load * self.counts for name, load in tile_s.items()}
-
-    def dynamic_j(self, energy_j: Mapping[tuple[str, str], Array]) -> float:
-        """Joules of the actions of one block at the nominal clock."""
-        total = 0.0
-        for step in self.stream.steps:
-            for action, count in step.actions.items():
-                total += float((np.asarray(count)[0] * self.counts).sum()) * float(energy_j[action].flat[0])
-        return total
 
     def _drooped(self, block_s: float, resident: int) -> float:
         """How much longer blocks take because the clock drops while the unit that draws most works."""
@@ -218,7 +208,9 @@ class Grid:
         """
         near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else 0.0
         own_s, outermost_s = np.maximum(own_s, near), active * self.outermost_s * counts
-        return np.where(self.ahead, np.maximum(own_s, outermost_s / EVEN_SHARE), bound_s(own_s, outermost_s))
+        residency = self.residency
+        streaming = np.maximum(own_s, outermost_s / residency.even_share)
+        return np.where(self.ahead, streaming, bound_s(own_s, outermost_s, residency.sharpness))
 
     def even_s(self, instances: int, slots: int) -> float:
         """Equal blocks: full waves, then one that fills the multiprocessors less."""
@@ -287,7 +279,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
                 latency += float(np.max(step.latency_s))
     assert stream.residency is not None
     free = stream.residency.free or stages > 2  # a third buffer lets one team be a tile ahead of another
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free)
+    lost = stream.residency.lost_stages
+    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free, lost)
 
 
 def _distance(step: Step) -> float:

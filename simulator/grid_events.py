@@ -12,8 +12,9 @@ the nature of a thread block. Here it is written down:
 
 Loops that need the same resources in the same order become one list of steps, with a time for each class of tiles.
 
-What fits no event: the clock that falls with the load (the phase's time is stretched afterwards, see `clock_stretch`),
-and the part of the DRAM's rate that concurrency reaches (`grid.SHARPNESS`): here it follows from the loads under way.
+What fits no event: the clock that falls with the load and at the limit of power (the phase's time is stretched
+afterwards, see `clock_stretch`), and the part of the DRAM's rate that concurrency reaches (`Residency.sharpness`): here
+it follows from the loads under way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Dependence, Phase, Resource, Step, Stream, TileOrder, TileProgram
+from simulator.grid import dynamic_j
+from simulator.point_stream import at_point
 
 SCHEDULER = "block scheduler"
 LAUNCH, SETUP, BEGUN, TILE = "launch", "setup", "begun", "tile"
@@ -41,17 +44,26 @@ def with_explicit_grids(program: TileProgram) -> TileProgram:
     return replace(program, phases=phases, resources={**program.resources, SCHEDULER: Resource(SCHEDULER)})
 
 
-def clock_stretch(phase: Phase, latency_s: float, busy_s: Mapping[str, float], program: TileProgram) -> float:
-    """How much longer a phase lasts because a busy unit lowers the clock."""
-    longest = 1.0
+def clock_stretch(
+    phase: Phase, latency_s: float, busy_s: Mapping[str, float], program: TileProgram, point: int = 0
+) -> float:
+    """How much longer a phase lasts because a busy unit lowers the clock, and because of what the device may draw.
+
+    `phase` is the original one: steps that are spelled out do not tell their actions.
+    """
+    longest, drawn_j, limit = 1.0, 0.0, None
     for stream in phase.streams:
         if stream.residency is None:
             continue
+        if stream.residency.power is not None:
+            limit = stream.residency.power
+            instances = at_point(stream.instances, program.points, point)
+            drawn_j += dynamic_j(stream, program.energy_j, point) * instances
         unit, lost, onset = stream.residency.droop
         if lost > 0 and latency_s > 0 and unit in busy_s:
             share = busy_s[unit] / float(np.max(program.resources[unit].copies)) / latency_s
             longest = max(longest, 1 / (1 - lost * min(1.0, share / onset)))
-    return longest
+    return longest if limit is None else longest * limit.stretch(latency_s * longest, drawn_j, 1 / longest)
 
 
 @dataclass

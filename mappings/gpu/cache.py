@@ -156,15 +156,11 @@ def as_key(values: Sequence[Any], blocks: int) -> NDArray[np.int64]:
     return key
 
 
-def dirty_bytes(written: float, read: float, l2_bytes: float) -> float:
+def dirty_bytes(written: float, read: float, l2_bytes: float, dirty_share: float, mixed_share: float) -> float:
     """Written bytes that are still in the L2 when the kernel ends, and reach memory later.
 
-    The L2 holds the latest traffic in the mix of reads and writes in which it came; at most about half of it is dirty.
+    `mixed_share` of the L2 holds the latest traffic in the mix of reads and writes in which it came; at most
+    `dirty_share` of the L2 is dirty.
     """
     share = written / max(written + read, 1.0)
-    return min(written, l2_bytes * min(DIRTY_SHARE, share * MIXED_SHARE))
-
-
-DIRTY_SHARE = 0.45
-MIXED_SHARE = 0.8
-"""Of an H100's 50 MiB: 23.9 MB dirty after kernels that mostly write, 22 MB after copies (measured: copy, drain)."""
+    return min(written, l2_bytes * min(dirty_share, share * mixed_share))

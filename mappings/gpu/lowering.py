@@ -35,10 +35,6 @@ from mappings.program import (
 UNITS = ("tensor", "vector", "shared", "port")
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
-LONE_STALL = 0.08
-"""Time that a warp alone on its scheduler stalls, as a share of its instructions' (measured, few_warps: mixture)."""
-DROOP_AT = 1.0
-"""Share of the time for which the tensor cores work when the clock has dropped all the way."""
 
 
 def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
@@ -137,9 +133,12 @@ class LaunchLowering:
                 self.gpu.block_latency,
                 "DRAM",
                 self.gpu.dram_ramp,
-                ("tensor", self.gpu.clock_droop, DROOP_AT),
+                ("tensor", self.gpu.clock_droop, self.gpu.clock_droop_at),
                 self.power,
                 self.free,
+                self.gpu.dram_sharpness,
+                self.gpu.dram_even_share,
+                self.gpu.lost_stages,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -187,7 +186,7 @@ class LaunchLowering:
         gpu = self.gpu
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
         busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
-        latency = self.blocks.mean(step.latency) / gpu.clock_hz + LONE_STALL * busy
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz + gpu.lone_stall * busy
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
         made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
         if shared > 0:
@@ -344,8 +343,9 @@ class LaunchLowering:
             moved[id(step)] = sizes[id(step)]
         written = sum(moved[id(step)] for step in stores)
         read = sum(moved[id(step)] for step in loads)
-        retained = dirty_bytes(written, read, self.gpu.l2_capacity) / written if written else 0.0
-        return moved, retained
+        gpu = self.gpu
+        dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
+        return moved, dirty / written if written else 0.0
 
 
 def launch_overlap(launch: GridLaunch, env: Env) -> float:

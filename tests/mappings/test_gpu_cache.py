@@ -58,5 +58,6 @@ def test_neighbours_that_read_the_same_are_paired() -> None:
 
 
 def test_dirty_lines_are_a_share_of_the_cache() -> None:
-    assert dirty_bytes(10.0, 10.0, 100.0) == 10.0
-    assert dirty_bytes(1e9, 0.0, 100.0) == 45.0
+    assert dirty_bytes(10.0, 10.0, 100.0, 0.45, 0.8) == 10.0
+    assert dirty_bytes(1e9, 0.0, 100.0, 0.45, 0.8) == 45.0
+    assert dirty_bytes(1e9, 1e9, 100.0, 0.45, 0.8) == 40.0

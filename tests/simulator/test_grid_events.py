@@ -118,6 +118,43 @@ def test_a_busy_unit_lowers_the_clock() -> None:
     assert latency_s([Step("mma", "tensor", 1.0)], 10, 2, residency=droop) == pytest.approx(10 / 0.8)
 
 
+def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
+    """A large product draws more than 400 W: the clock falls until what it draws on average is that."""
+    case = Case(
+        "matmul", batch=1, heads=1, kv_heads=1, q_len=4096, kv_len=4096, head_dim=1024, block_m=128, block_n=128,
+        block_k=64, warps=8, stages=3,
+    )  # fmt: skip
+    cool, warm = (
+        lower(
+            description(case.kernel),
+            Architecture.load("h100-sxm").evaluate({"power_limit_w": limit_w}),
+            arguments_of(case),
+        )
+        for limit_w in (1e6, 400.0)
+    )
+    slower = [float(run(warm).latency_s[0] / run(cool).latency_s[0]) for run in (evaluate, evaluate_events)]
+    assert min(slower) > 1.2
+    assert slower[0] == pytest.approx(slower[1], rel=0.03)
+    (stream,) = warm.phases[0].streams
+    limit = stream.residency.power if stream.residency else None
+    assert limit is not None
+    actions = [(warm.energy_j[name], count) for step in stream.steps for name, count in step.actions.items()]
+    dynamic = sum(float(np.sum(each * count * stream.counts)) for each, count in actions) * float(stream.instances)
+    shortest_s, run_s = (simulate_events(program).latency_s for program in (cool, warm))
+    undrooped_s = simulate_events(_without_droop(cool)).latency_s
+    drawn_j = limit.idle_w * run_s + dynamic * (undrooped_s / run_s) ** limit.exponent
+    assert run_s > shortest_s > undrooped_s
+    assert (drawn_j + limit.pause_w * limit.pause_s) / (run_s + limit.pause_s) == pytest.approx(400, rel=1e-3)
+
+
+def _without_droop(program: TileProgram) -> TileProgram:
+    (phase,) = program.phases
+    (stream,) = phase.streams
+    assert stream.residency is not None
+    steady = replace(stream, residency=replace(stream.residency, droop=("", 0.0, 1.0)))
+    return replace(program, phases=(replace(phase, streams=(steady,)),))
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_keeps_its_work_and_its_bounds(causal: bool, tmp_path: Path) -> None:
     machine = Architecture.load("h100-sxm").evaluate({})

@@ -47,7 +47,7 @@ def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
 
 def test_a_pipeline_covers_the_loads_of_later_tiles() -> None:
     """By hand: work of 1 s a tile; loads take 3 s, of which 1.5 tiles of a pipeline of three stages are covered."""
-    tile = ClassCost({"tensor": 1.0}, 0.0, 1.0, 2.0, 3)
+    tile = ClassCost({"tensor": 1.0}, 0.0, 1.0, 2.0, 3, lost_stages=1.5)
     seconds, late = tile.round_s(1, 1)
     assert seconds == pytest.approx(1 + late) and late == pytest.approx(3 - 1.5 * seconds, rel=0.05)
     assert ClassCost({"tensor": 1.0}, 0.0, 0.1, 0.2, 3).round_s(1, 1) == (1.0, 0.0)
