@@ -60,7 +60,8 @@ def least_words(
 ) -> list[float]:
     """The fewest words that any schedule of some leaves moves, for each buffer size; infinite where none fits.
 
-    A size may be a tuple, of as many memories on chip: each tile lies in any of them. Under a mask over some ranks, iterations without a point that it keeps are skipped.
+    A size may be a tuple, of as many memories on chip: each tile lies in any of them. Under a mask over some
+    ranks, iterations without a point that it keeps are skipped.
     """
     _MASK[:] = [(over, keeps)] if keeps else []
     _loads.cache_clear()
