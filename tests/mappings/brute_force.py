@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
 from math import inf, prod
+from operator import add, le
 
 Path = tuple[tuple[str, int], ...]
 """Loops, outermost first: rank and chunk."""
 Ranks = tuple[str, ...]
-Ways = list[tuple[int, int]]
-"""(words moved, words of room)"""
+Ways = list[tuple[int, ...]]
+"""(words moved, words of room in each memory on chip)"""
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,24 @@ Keeps = Callable[[Mapping[str, int]], bool]
 def least_words(
     fused: Fused,
     extents: Mapping[str, int],
-    capacities: Sequence[int],
+    capacities: Sequence[int | tuple[int, ...]],
     keeps: Keeps | None = None,
     over: Ranks = (),
 ) -> list[float]:
     """The fewest words that any schedule of some leaves moves, for each buffer size; infinite where none fits.
 
-    Under a mask over some ranks, iterations without a point that it keeps are skipped.
+    A size may be a tuple, of as many memories on chip: each tile lies in any of them. Under a mask over some
+    ranks, iterations without a point that it keeps are skipped.
     """
     _MASK[:] = [(over, keeps)] if keeps else []
     _loads.cache_clear()
     _distinct.cache_clear()
     sizes = tuple(sorted(extents.items()))
     best = [inf] * len(capacities)
-    for moved, room in _schedules(fused, sizes):
-        for place, capacity in enumerate(capacities):
-            if room <= capacity and moved < best[place]:
+    all_rooms = [given if isinstance(given, tuple) else (given,) for given in capacities]
+    for moved, *rooms in _schedules(fused, sizes, len(all_rooms[0])):
+        for place, capacity in enumerate(all_rooms):
+            if moved < best[place] and all(room <= most for room, most in zip(rooms, capacity, strict=True)):
                 best[place] = moved
     return best
 
@@ -84,60 +87,67 @@ def _empty(box: Mapping[str, tuple[int, int]]) -> bool:
     return False
 
 
-def _schedules(fused: Fused, sizes: Path) -> Iterator[tuple[int, int]]:
+def _schedules(fused: Fused, sizes: Path, levels: int) -> Iterator[tuple[int, ...]]:
     extents = dict(sizes)
     for order in permutations(fused.shared):
         for chunks in product(*(range(1, extents[rank] + 1) for rank in order)):
             shared = tuple(zip(order, chunks, strict=True))
             for fine in (False, True) if len(fused.parts) > 1 else (False,):
                 grain = tuple((rank, 1) for rank in order) if fine else ()
-                yield from _below(fused, shared, grain, sizes)
+                yield from _below(fused, shared, grain, sizes, levels)
 
 
-def _below(fused: Fused, shared: Path, grain: Path, sizes: Path) -> Iterator[tuple[int, int]]:
-    room = 0
+def _below(fused: Fused, shared: Path, grain: Path, sizes: Path, levels: int) -> Iterator[tuple[int, ...]]:
+    ways: Ways = [(0,) * (levels + 1)]
     for ranks in fused.inside:
         path = (*shared, *grain)
-        room += min(
+        room = min(
             _room(path[:d], ranks, sizes)
             for d in range(len(path) + 1)
             if _loads(path[:d], ranks, sizes) == _distinct(path[:d], ranks, sizes)
         )
-    ways: Ways = [(0, room)]
+        ways = _added(ways, _anywhere([(0, room)], levels))
     for ranks in fused.common:
         together = [_held(shared[:d], Outside(ranks), sizes) for d in range(len(shared) + 1)]
         readers = sum(set(ranks) >= set(part.ranks) for part in fused.parts)
         streamed = [] if grain else [(prod(dict(sizes)[rank] for rank in ranks) * readers, readers)]
-        ways = _added(ways, [*together, *streamed])
+        ways = _added(ways, _anywhere([*together, *streamed], levels))
     for part in fused.parts:
         if part.outside:
-            ways = _added(ways, _leaf_ways(part, shared, bool(grain), sizes))
+            ways = _added(ways, _leaf_ways(part, shared, bool(grain), sizes, levels))
     yield from ways
 
 
-def _leaf_ways(part: Part, shared: Path, plain: bool, sizes: Path) -> Ways:
+def _leaf_ways(part: Part, shared: Path, plain: bool, sizes: Path, levels: int) -> Ways:
     extents = dict(sizes)
     own = [] if plain else [rank for rank in part.ranks if rank not in dict(shared)]
     found: Ways = []
     for order in permutations(own):
         for chunks in product(*(range(1, extents[rank] + 1) for rank in order)):
             path = (*shared, *zip(order, chunks, strict=True))
-            ways: Ways = [(0, 0)]
+            ways: Ways = [(0,) * (levels + 1)]
             for tensor in part.outside:
-                ways = _added(ways, [_held(path[:d], tensor, sizes) for d in range(len(path) + 1)])
+                held = [_held(path[:d], tensor, sizes) for d in range(len(path) + 1)]
+                ways = _added(ways, _anywhere(held, levels))
             found += ways
     return _pareto(found)
 
 
 def _added(first: Ways, second: Ways) -> Ways:
-    return _pareto([(a + c, b + d) for a, b in first for c, d in second])
+    return _pareto([tuple(map(add, one, other)) for one in first for other in second])
+
+
+def _anywhere(ways: list[tuple[int, int]], levels: int) -> Ways:
+    """Ways to hold a tile, with its room in any one of the memories."""
+    spots = [[int(level == spot) for level in range(levels)] for spot in range(levels)]
+    return [(moved, *(room * here for here in spot)) for moved, room in ways for spot in spots]
 
 
 def _pareto(ways: Ways) -> Ways:
     kept: Ways = []
-    for moved, room in sorted(set(ways), key=lambda way: (way[1], way[0])):
-        if not kept or moved < kept[-1][0]:
-            kept.append((moved, room))
+    for way in sorted(set(ways)):
+        if not any(all(map(le, other, way)) for other in kept):
+            kept.append(way)
     return kept
 
 

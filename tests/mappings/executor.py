@@ -200,6 +200,7 @@ class Executor(Oracle):
         if self.last.get((*reader, str(access))) != at:
             self.moved += 1
             self.last[(*reader, str(access))] = at
+        self._flush(frozenset({at}))
         return self.slow[at]
 
     def _store(self, at: Element, value: float, einsum: Einsum, holds: Holds, local: dict[Element, float]) -> None:
@@ -245,7 +246,10 @@ class Executor(Oracle):
         total = sum(other.words() for other in self.live.values() if other.level == hold.level)
         assert total <= self.capacity[hold.level], f"{total} words in {hold.level} of {self.capacity[hold.level]}"
         source, far = self._source(access.tensor, outer)
-        for element in elements - set(tile.values):
+        missing = elements - set(tile.values)
+        if far:
+            self._flush(missing)
+        for element in missing:
             if element in source:
                 tile.values[element] = source[element]
                 self.moved += far
@@ -287,6 +291,20 @@ class Executor(Oracle):
                 if name == at[0]:
                     target.values[element] = tile.values[element]
                     target.changed.add(element)
+
+    def _flush(self, elements: frozenset[Element]) -> None:
+        """Write back what is about to be read from the slow memory while it waits in a tile of another branch."""
+        for place, hold in self.live.items():
+            for (tensor, _), tile in hold.tiles.items():
+                waiting = tile.changed & elements
+                if not waiting or not self._needed_outside(tensor, hold):
+                    continue
+                enclosing = (self.live[p] for p in self.live if p != place and self._around(p, place))
+                if any(tensor in outer.tensors and outer.level != SLOW for outer in enclosing):
+                    continue
+                self.slow.update({element: tile.values[element] for element in waiting})
+                self.moved += len(waiting)
+                tile.changed -= waiting
 
     def _needed_outside(self, tensor: str, hold: Hold) -> bool:
         readers = {e.name for e in self.cascade.consumers(tensor)}
