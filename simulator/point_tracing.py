@@ -63,6 +63,7 @@ def _traced(samples: Design, names: Collection[str], end_to_end: bool) -> tuple[
             used = used[_larger([np.flatnonzero(values), np.flatnonzero(~values)])]
         except StructureVaries as varies:
             used = used[_larger(split_by_structure(chosen, varies))]
+        # NumPy refuses what symbols cannot do with these; arrays take over, and a mistake of the user shows there.
         except (Untraceable, TypeError, ValueError, IndexError, AttributeError, NotImplementedError):
             return None, used
 
