@@ -7,6 +7,8 @@ comma := ,
 
 # The extras that the tests install. `make test EXTRAS=test,gpu` also runs the kernels in Triton's interpreter.
 EXTRAS := test
+# Found by the path of this folder: a folder `einsight` beside a user's script does not hide the package then.
+EDITABLE := --config-settings editable_mode=compat
 # Processes of the test run: one for each core, at most eight.
 JOBS := auto
 
@@ -42,11 +44,11 @@ clean:
 
 # One stamp for each set of extras: the environment is made once, and completed when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[$(subst -,$(comma),$*)]'
+	$(BIN)/python -m pip install --quiet $(EDITABLE) --editable '.[$(subst -,$(comma),$*)]'
 	touch $@
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet $(EDITABLE) --editable .
 	touch $@
 
 $(BIN)/python:

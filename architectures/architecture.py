@@ -7,7 +7,6 @@ Every number is an expression of the architecture's variables, so that one descr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -27,7 +26,7 @@ from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequenc
 from einsum.description import Description
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression, resolve
-from einsum.specfile import find_spec, load_yaml, parse_yaml
+from einsum.specfile import beside, find_spec, load_yaml, parse_yaml
 
 MOST_ANCESTORS = 8
 """Descriptions that may build on one another; more are taken for a circle."""
@@ -175,9 +174,8 @@ def _completed(data: Mapping[str, Any], file: str | None, ancestors: int = 0) ->
         raise SpecError(f"expected the name of an architecture, found {name!r:.60}", file=file, key="like")
     if ancestors == MOST_ANCESTORS:
         raise SpecError(f"more than {MOST_ANCESTORS} architectures build on one another", file=file, key="like")
-    beside = Path(file or "").parent / name
     try:
-        path = find_spec("architecture", beside if beside.is_file() else name)
+        path = find_spec("architecture", beside(file, name))
     except SpecError as error:
         raise error.located(file=file, key="like") from None
     merged = dict(_completed(load_yaml(path), str(path), ancestors + 1))

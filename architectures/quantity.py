@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -35,12 +36,14 @@ class Quantity:
     meaning    what it is, for messages, such as "a size"
     zero       0 is in range; a negative value never is
     whole      only whole numbers are in range
+    bare       numbers that can be meant where no unit stands, and the unit that was forgotten otherwise
     """
 
     dimension: str
     meaning: str
     zero: bool = False
     whole: bool = False
+    bare: tuple[float, float, str] = (0.0, inf, "")
 
     def parse(self, source: Any) -> Expression:
         """Read a number, text with a unit or an expression; SpecError when a plain number has the wrong unit."""
@@ -53,7 +56,14 @@ class Quantity:
         if isinstance(expression.root, Constant):
             if isinstance(expression.root.value, bool | str):
                 raise SpecError(f"expected {self.meaning}, found {expression.root.value!r}")
-            parse_quantity(expression.text, self.dimension)
+            value = parse_quantity(expression.text, self.dimension)
+            least, most, unit = self.bare
+            if unit and value > 0 and not least <= value <= most and not re.search("[A-DF-Za-df-z]", expression.text):
+                si = format_quantity(1.0, self.dimension).split()[-1]
+                raise SpecError(
+                    f"{self.meaning} of {expression.text} without a unit: write '{expression.text} {unit}', "
+                    f"or '{expression.text} {si}' if that is meant"
+                )
         return expression
 
     def evaluate(self, expression: Expression, env: Mapping[str, Any], key: str) -> Number:
@@ -92,10 +102,10 @@ class Quantity:
 
 
 SIZE = Quantity("bytes", "a size")
-BANDWIDTH = Quantity("bytes_per_s", "a bandwidth")
-FREQUENCY = Quantity("hz", "a clock frequency")
+BANDWIDTH = Quantity("bytes_per_s", "a bandwidth", bare=(1e4, inf, "GB/s"))
+FREQUENCY = Quantity("hz", "a clock frequency", bare=(1e4, inf, "MHz"))
 DURATION = Quantity("s", "a time", zero=True)
-ENERGY = Quantity("j", "an energy", zero=True)
+ENERGY = Quantity("j", "an energy", zero=True, bare=(0.0, 1e-3, "pJ"))
 AREA = Quantity("m2", "an area", zero=True)
 COUNT = Quantity("count", "a whole number", whole=True)
 CYCLES = Quantity("count", "a number of cycles", zero=True)

@@ -73,6 +73,7 @@ def run_bounds(
         levels=levels,
         memories=memories or known_memories(),
         measured=_measured(measured, chosen, known, mask, word_bytes) if measured else (),
+        curve=out is not None,
     )
     if architecture and levels:
         remarks = _copies(architecture, architecture_settings or settings)

@@ -87,6 +87,7 @@ def _facts(report: BoundsReport) -> list[tuple[str, str]]:
     return [
         ("sizes", sizes or "all from the cascade"),
         ("mask", report.mask or "none but the cascade's own conditions"),
+        ("bound holds for", ", ".join(_labels(report))),
         ("words", f"{report.word_bytes:g} bytes"),
         ("multiplications", f"{report.operations:,.0f}"),
         ("compulsory", f"{sum(report.compulsory.values()):,.0f} words ({moved})"),
@@ -97,7 +98,7 @@ def _facts(report: BoundsReport) -> list[tuple[str, str]]:
 
 def _table(report: BoundsReport) -> tuple[list[Cell], list[list[Cell]]]:
     names = list(report.rows[0].schedules) if report.rows else []
-    left = ("fast memory", "label", "theorem", "best schedule")
+    left = ("fast memory", "theorem", "best schedule", *(("label",) if len(_labels(report)) > 1 else ()))
     titles = ["fast memory", "(words)", "bound (words)", "best (words)", "gap", *names, *left[1:]]
     header = [(title, "text" if title in left else "") for title in titles]
     rows = []
@@ -109,9 +110,13 @@ def _table(report: BoundsReport) -> tuple[list[Cell], list[list[Cell]]]:
         for name in names:
             own = row.schedules[name]
             cells.append((f"{own.words:,}{'' if own.fits else ' *'}", "" if own.fits else "misfit"))
-        cells += [(row.label, "text"), (row.theorem, "text wide"), (row.best_schedule or "", "text wide")]
-        rows.append(cells)
+        cells += [(row.theorem, "text"), (row.best_schedule or "", "text wide"), (row.label, "text")]
+        rows.append(cells[: len(header)])
     return header, rows
+
+
+def _labels(report: BoundsReport) -> list[str]:
+    return list(dict.fromkeys(row.label for row in report.rows))
 
 
 def _measured(report: BoundsReport) -> tuple[list[Cell], list[list[Cell]]]:
@@ -163,7 +168,7 @@ def _plots(report: BoundsReport) -> list[str]:
     marks = list(report.memories.items())
     traffic = _series(report, lambda words, _: words * report.word_bytes)
     every = _series(report, lambda words, row: words / row.lower_bound_words if row.lower_bound_words else 0.0)
-    distance = [replace(one, color=k) for k, one in enumerate(every)][1:]
+    distance = [replace(one, color=k, step=None) for k, one in enumerate(every)][1:]
     intensity = _series(report, lambda words, _: 2 * report.operations / (words * report.word_bytes), above=True)
     for one in report.measured:
         memory = one.fast_memory_bytes or max(row.fast_memory_words for row in report.rows) * report.word_bytes
@@ -187,8 +192,11 @@ def _decimal_bytes(value: float) -> str:
 
 
 def _series(report: BoundsReport, value: Callable[[float, BoundsRow], float], above: bool = False) -> list[Series]:
-    """Bound, best schedule and each named one over the memories; the bound is a floor, or a ceiling if `above`."""
-    rows = sorted(report.rows, key=lambda row: row.fast_memory_words)
+    """Bound, best schedule and each named one over the memories; the bound is a floor, or a ceiling if `above`.
+
+    Between two sizes the bound of the larger one holds, and the schedules of the smaller one fit.
+    """
+    rows = sorted(report.curve or report.rows, key=lambda row: row.fast_memory_words)
 
     def points(words: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
         return tuple(
@@ -197,11 +205,12 @@ def _series(report: BoundsReport, value: Callable[[float, BoundsRow], float], ab
             if own and (found := value(own, row)) > 0
         )
 
-    found = [Series("lower bound", points([row.lower_bound_words for row in rows]), floor=not above, ceiling=above)]
+    least = points([row.lower_bound_words for row in rows])
+    found = [Series("lower bound", least, floor=not above, ceiling=above, step="next")]
     if any(row.best_schedule_words for row in rows):
-        found.append(Series("best schedule known", points([row.best_schedule_words for row in rows])))
+        found.append(Series("best schedule known", points([row.best_schedule_words for row in rows]), step="last"))
     for name in rows[0].schedules if rows else ():
         own = [row.schedules[name] for row in rows]
         misfits = frozenset(k for k, traffic in enumerate(own) if not traffic.fits)
-        found.append(Series(name, points([traffic.words for traffic in own]), misfits))
+        found.append(Series(name, points([traffic.words for traffic in own]), misfits, step="last"))
     return found

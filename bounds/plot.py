@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log2, log10
+from typing import Literal
 
 WIDTH, HEIGHT = 960, 470
 LEFT, RIGHT, TOP, BOTTOM = 84, 236, 44, 56
@@ -20,6 +22,7 @@ class Series:
     """Points of one line, in order; `dashed` holds the places of those that are not feasible; `dots` has no line.
 
     `floor` shades what lies below the line, `ceiling` what lies above: nothing can be there. `color` is an index.
+    `step`: between two points the line is as high as the `last` or the `next` one; None: straight.
     """
 
     name: str
@@ -29,6 +32,13 @@ class Series:
     floor: bool = False
     ceiling: bool = False
     color: int | None = None
+    step: Literal["last", "next"] | None = None
+
+    def corners(self, first: int) -> tuple[tuple[float, float], ...]:
+        """The line from point `first` to the one behind it."""
+        start, end = self.points[first : first + 2]
+        between = {"last": ((end[0], start[1]),), "next": ((start[0], end[1]),)}.get(self.step or "", ())
+        return (start, *between, end)
 
 
 def log_log_plot(
@@ -83,7 +93,8 @@ class _Canvas:
         if not (one.floor or one.ceiling) or len(one.points) < 2:
             return
         edge = HEIGHT - BOTTOM if one.floor else TOP
-        spots = [(self.x(x), self.y(y)) for x, y in one.points]
+        line = [corner for first in range(len(one.points) - 1) for corner in one.corners(first)]
+        spots = [(self.x(x), self.y(y)) for x, y in line]
         corners = [(spots[0][0], edge), *spots, (spots[-1][0], edge)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
         self.parts.append(f'<polygon points="{path}" fill="{COLORS[0]}" fill-opacity="0.08"/>')
@@ -125,7 +136,9 @@ class _Canvas:
         if not one.dots:
             for first in range(len(spots) - 1):
                 dash = 'stroke-dasharray="5 4" stroke-opacity="0.6"' if {first, first + 1} & one.dashed else ""
-                self.line(*spots[first], *spots[first + 1], color, f'stroke-width="2.2" stroke-linecap="round" {dash}')
+                for (x1, y1), (x2, y2) in pairwise(one.corners(first)):
+                    ends = (self.x(x1), self.y(y1), self.x(x2), self.y(y2))
+                    self.line(*ends, color, f'stroke-width="2.2" stroke-linecap="round" {dash}')
         if one.dots or len(spots) == 1:
             self.parts += [
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}" stroke="#fff" stroke-width="1.5"/>'

@@ -22,8 +22,10 @@ from bounds.staircase import Staircase
 from einsum.cascade import Cascade
 from einsum.errors import SpecError, nearest
 from einsum.files import output_folder, whole_file
+from einsum.units import format_quantity
 
 Floats = NDArray[np.float64]
+CURVE_POINTS = 257
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class BoundsReport:
     compulsory       words of each input and output that move at least once
     memories         names of real memories and their bytes, for the plots
     remarks          Einsums left out of the bounds, or why no schedule is compared
+    curve            further rows between the smallest and the largest memory, for the plots
     """
 
     cascade: str
@@ -87,6 +90,7 @@ class BoundsReport:
     remarks: tuple[str, ...] = ()
     memories: dict[str, float] = field(default_factory=dict)
     measured: tuple[Measurement, ...] = ()
+    curve: tuple[BoundsRow, ...] = ()
 
     def to_json(self) -> str:
         """The rows as a JSON list, one object for each fast memory size."""
@@ -117,6 +121,7 @@ def analyse(
     levels: Mapping[str, float] | None = None,
     memories: Mapping[str, float] | None = None,
     measured: Sequence[Measurement] = (),
+    curve: bool = False,
 ) -> BoundsReport:
     """Bounds and schedules of a cascade at sizes `extents`, for each fast memory size (words of `word_bytes` bytes).
 
@@ -127,6 +132,7 @@ def analyse(
     memories   names of memories and their bytes, as marks in the plots
     measured   traffic that was measured, each compared with the bound in its own memory
     label      the class of algorithms that the bound must hold for: a key of `engine.LABELS`, or `schedule-class`
+    curve      whether the plots get rows between the sizes asked for
 
     SpecError for sizes that are not positive, a memory too small for any schedule known (with the words needed),
     unknown names, and problems outside the class.
@@ -144,6 +150,7 @@ def analyse(
     found = find_schedules(problem)
     _refuse_too_small(problem, found, memory)
     found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own)
+    names = [*schedules, *(one.name for one in own)]
     named_levels: dict[float, str] = {}
     for name, size in (levels or {}).items():
         words = float(size // word_bytes)
@@ -155,11 +162,27 @@ def analyse(
         word_bytes=float(word_bytes),
         operations=sum(problem.volume(s.loops) for s in problem.statements),
         compulsory={_told(chosen, problem, name): words for name, words in compulsory(problem).items()},
-        rows=_rows(problem, found, memory, [*schedules, *(one.name for one in own)], label, named_levels),
-        remarks=(*problem.remarks, *([found.reason] if found.reason else [])),
+        rows=_rows(problem, found, memory, names, label, named_levels),
+        remarks=(*problem.remarks, *([found.reason] if found.reason else []), *_too_large(own, memory, word_bytes)),
         memories=dict(memories or {}),
         measured=_compared(problem, measured, word_bytes, label),
+        curve=_rows(problem, found, _between(memory), names, label, {}) if curve and memory.size > 1 else (),
     )
+
+
+def _between(memory: Floats) -> Floats:
+    """The sizes, and others among them close enough for a plot."""
+    return np.unique([*memory, *np.round(np.geomspace(memory.min(), memory.max(), CURVE_POINTS))[1:-1]])
+
+
+def _too_large(own: Sequence[OwnSchedule], memory: Floats, word_bytes: float) -> list[str]:
+    """What the user's schedules need that fit in none of the memories."""
+    return [
+        f"{one.name} needs {format_quantity(one.fast_memory_bytes, 'bytes')}: all memory inside the outermost one, "
+        "registers included"
+        for one in own
+        if one.fast_memory_bytes > memory.max() * word_bytes
+    ]
 
 
 def _told(cascade: Cascade, problem: Problem, name: str) -> str:

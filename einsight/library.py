@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from einsum.errors import SpecError, nearest
 from einsum.specfile import LIBRARIES, find_spec, list_library, load_yaml
 
 KINDS = tuple(LIBRARIES)
+RUNS = {"sweep": "sweep", "experiment": "run", "comparisons": "compare"}
+"""First key of files that put descriptions together -> the command for them."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,13 @@ def locate(name_or_path: str) -> tuple[str, str]:
     """The kind and the name (or path) of a description. Raises SpecError for an unknown or an ambiguous name."""
     if Path(name_or_path).suffix in (".yaml", ".yml") or "/" in name_or_path:
         data = load_yaml(name_or_path)
-        kinds = [kind for kind in KINDS if kind in data]
-        if not kinds:
+        # A mapping names its cascade and architecture too, further down.
+        kind = next((key for key in data if key in KINDS or key in RUNS), None)
+        if kind is None:
             raise SpecError(f"expected one of the keys {', '.join(KINDS)} with the name", file=name_or_path)
-        return kinds[0], name_or_path
+        if kind in RUNS:
+            raise SpecError(f"is no single description; `einsight {RUNS[kind]}` runs it", file=name_or_path)
+        return kind, name_or_path
     found = [kind for kind in KINDS if name_or_path in list_library(kind)]
     if not found:
         known = [name for kind in KINDS for name in list_library(kind)]
@@ -53,3 +59,11 @@ def locate(name_or_path: str) -> tuple[str, str]:
 def _entry(kind: str, name: str, data: dict[str, Any]) -> Entry:
     description = " ".join(str(data.get("description", "")).split())
     return Entry(kind, name, description.split(". ")[0].rstrip("."), " ".join(str(data.get("source", "")).split()))
+
+
+def reference(name_or_path: str, out: str | None) -> str:
+    """How a file `out` names a description: a library name as it is, a path as it starts in the folder of `out`."""
+    path = Path(name_or_path)
+    if out is None or not path.is_file():
+        return name_or_path
+    return Path(os.path.relpath(path, Path(out).parent)).as_posix()

@@ -212,11 +212,21 @@ def list_library(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in library_folder(kind).glob("*.yaml")))
 
 
+def beside(file: str | Path | None, name: str) -> str:
+    """What a description in `file` names: a path starts in that file's folder if it is there, else as it stands."""
+    path = Path(file).parent / name if file is not None and _is_path(name) else Path(name)
+    return str(path) if path.is_file() else name
+
+
+def _is_path(text: str) -> bool:
+    return Path(text).suffix in (".yaml", ".yml") or "/" in text or "\\" in text
+
+
 def find_spec(kind: str, name_or_path: str | Path) -> Path:
     """The file of a library name or of a path to a YAML file; SpecError with the nearest name when there is none."""
     text = str(name_or_path)
     path = Path(text)
-    looks_like_path = path.suffix in (".yaml", ".yml") or "/" in text or "\\" in text
+    looks_like_path = _is_path(text)
     names = list_library(kind)
     if not looks_like_path and text in names:
         return library_folder(kind) / f"{text}.yaml"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from architectures import EvaluatedArchitecture
+from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.files import reason
 from einsum.specfile import load_yaml
@@ -24,6 +25,11 @@ from kernels.predict import FORMS, STEPS, TILE, Fidelity, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
+SHAPE = {
+    "copy": (), "softmax": ("kv_len",), "matmul": ("q_len", "kv_len", "head_dim"),
+    "flash_decode": ("kv_len", "head_dim"), "lean_decode": ("kv_len", "head_dim"),
+}  # fmt: skip
+"""Sizes without which a row means nothing; of other kernels the length of the queries and the width of a head."""
 MEASURED = ("ms", "dram_read_bytes", "dram_write_bytes")
 MEASUREMENTS = Path(__file__).parent / "measurements"
 
@@ -129,6 +135,9 @@ def _row(cells: Mapping[str | None, Any], number: int, file: str) -> Row:
         case = Case.from_fields({name: texts[name] for name in CASE_COLUMNS if name in texts})
         measured = {name: _number(texts.get(name, ""), name) for name in MEASURED}
         _check_variant(case)
+        missing = [name for name in SHAPE.get(case.kernel, ("q_len", "head_dim")) if not texts.get(name)]
+        if missing:
+            raise SpecError(f"{case.kernel} needs a number, found nothing", key=missing[0])
     except SpecError as error:
         raise SpecError(f"line {number}: {error.message}", file=file, key=error.key) from None
     reason = texts.get("reason", "") or texts.get("status", "") if texts.get("status", "ok") != "ok" else ""
@@ -162,7 +171,8 @@ def compare(
     progress: Callable[[int, int], None] | None = None,
     fidelity: Fidelity = "analytic",
 ) -> tuple[Compared, ...]:
-    """Predict every row; rows that cannot run keep the reason."""
+    """Predict every row; rows that cannot run keep the reason. SpecError for an architecture that is no GPU."""
+    Gpu.of(machine)
     found: list[Compared] = []
     known: dict[Case, Prediction | str] = {}
     for done, row in enumerate(rows):

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from einsum.files import reason, whole_file
-from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
+from einsum.specfile import beside, find_spec, load_yaml, parse_yaml, pydantic_error
 from mappings.gpu.kernel import GpuKernel
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
@@ -47,6 +47,11 @@ class Header(Model):
     linear_layers: str | None = Field(
         default=None, description="The mapping of the layer's other matrix products, for end-to-end results."
     )
+
+    def others(self) -> dict[str, str]:
+        """The descriptions that it names: library names, or files whose paths start in its own folder."""
+        named = {key: getattr(self, key) for key in ("cascade", "architecture", "linear_layers")}
+        return {key: name for key, name in named.items() if name is not None}
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class Mapping:
             if len(bodies) > 1:
                 raise SpecError("a mapping is a nest, a plan or a GPU kernel, found two of them", key=bodies[1])
             header = Header.model_validate({key: value for key, value in data.items() if key not in bodies})
+            header = header.model_copy(update={key: beside(file, name) for key, name in header.others().items()})
             plan = parse_plan(data["plan"], "plan") if "plan" in data else None
             nest = parse_nest(data["nest"], "nest") if "nest" in data else ()
             kernel = _load_kernel(data["kernel"], file) if "kernel" in data else None
@@ -148,10 +154,8 @@ def _load_kernel(name: Any, file: str | None) -> GpuKernel:
     """The description of a GPU kernel: one of the library's, or a YAML file beside the mapping."""
     if not isinstance(name, str):
         raise SpecError(f"expected the name of a GPU kernel, found {name!r}", key="kernel")
-    path = Path(name)
-    beside = Path(file).parent / path if file is not None and path.suffix in (".yaml", ".yml") else path
     try:
-        return GpuKernel.load(beside)
+        return GpuKernel.load(beside(file, name))
     except EinsightError as error:
         raise error if error.file else error.located(key="kernel") from None
 

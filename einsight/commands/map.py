@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from einsight.library import reference
 from einsight.options import json_option, model_options, out_option, set_option, where_option
 from einsight.output import print_json, quantity, say_written
 from einsight.table import Column, render_fields, render_table
@@ -88,6 +89,8 @@ def command(
         hidden_fill=fill_drain == "hidden",
     )
     bound = _lower_bound_bytes(chosen, machine, sizes, settings)
+    given = {"cascade": cascade, "architecture": architecture}
+    found = _naming(found, {kind: reference(name, out) for kind, name in given.items()})
     if out is not None:
         found.mapping.save(out)
         say_written(out)
@@ -96,6 +99,16 @@ def command(
         print_json(document)
     else:
         click.echo(_report(found, document, shown=out is None))
+
+
+def _naming(found: Found, names: dict[str, str]) -> Found:
+    """The same with mappings that name cascade and architecture so that they are found again."""
+    from dataclasses import replace
+
+    from mappings import Mapping
+
+    front = tuple(_naming(one, names) for one in found.front)
+    return replace(found, mapping=Mapping.parse({**found.mapping.data, **names}), front=front)
 
 
 def _evaluator(

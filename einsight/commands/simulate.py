@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_PHASES = 12
 """Phases that the table shows one by one; the longest, when there are more."""
+UNKNOWN = "not given by the architecture"
 
 
 @click.command(epilog="Example: einsight simulate --mapping fusemax-binding --workload bert-base --set L=65536")
@@ -118,13 +119,13 @@ def _report(result: Result) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
-    area = document["area_mm2"]
+    area, energy = document["area_mm2"], document["energy_j"]
     return render_fields(
         [
             ("latency", f"{quantity(document['latency_s'], 's')} ({document['cycles']:,.0f} cycles)"),
             ("bound by", str(document["bound_by"])),
-            ("energy", quantity(document["energy_j"], "j")),
-            ("area", "not given by the architecture" if area is None else f"{area:.4g} mm2"),
+            ("energy", quantity(energy, "j") if energy else UNKNOWN),
+            ("area", UNKNOWN if area is None else f"{area:.4g} mm2"),
         ]
     )
 
@@ -175,7 +176,9 @@ def _utilization_rows(document: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _energy(document: dict[str, Any]) -> str:
-    total = document["energy_j"] or 1.0
+    total = document["energy_j"]
+    if not total:
+        return ""
     rows = [
         [name, quantity(energy, "j"), quantity(energy / total, "fraction")]
         for name, energy in document["energy_by_component_j"].items()

@@ -6,12 +6,14 @@ import csv
 import json
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bounds import Measurement, analyse, parse_memory_sizes, run_bounds, verify
+from bounds import Measurement, OwnSchedule, analyse, parse_memory_sizes, run_bounds, verify
+from bounds.pages import _series
 from einsum import Cascade, SpecError
 
 SIZES = {"B": 1, "H": 2, "P": 256, "M": 256, "E": 32, "F": 32}
@@ -319,3 +321,20 @@ def test_mappings_of_ones_own_are_counted_as_they_are_simulated(tmp_path: Path) 
         refused = CliRunner().invoke(command, [*base[:-1], "--mapping", other])
         assert isinstance(refused.exception, SpecError)
         assert message in str(refused.exception)
+
+
+def test_a_plot_claims_nothing_between_two_sizes_that_is_not_proved() -> None:
+    memory = [2048.0, 65536.0]
+    report = analyse("attention-3pass", SIZES, memory, curve=True)
+    assert len(report.curve) > 100
+    assert all(verify(row.certificate) for row in report.curve[::40])
+    floor = next(one for one in _series(report, lambda words, _: words) if one.floor)
+    known = {x / report.word_bytes: y for x, y in floor.points}
+    sizes = sorted(known)
+    for place, (low, high) in enumerate(pairwise(sizes)):  # in between the line is as low as at the larger size
+        assert {y for x, y in floor.corners(place)[1:]} == {known[high]} and known[high] <= known[low]
+
+
+def test_a_schedule_of_ones_own_that_fits_nowhere_says_what_it_needs() -> None:
+    report = analyse("attention-3pass", SIZES, [600.0], own=[OwnSchedule("mine", 1e9, 4096.0)])
+    assert report.remarks == ("mine needs 4 KiB: all memory inside the outermost one, registers included",)

@@ -51,6 +51,22 @@ def test_the_written_mapping_simulates_to_the_same_numbers(run: Run, tmp_path: P
     assert yaml.safe_load(path.read_text()) == found["mapping"]
 
 
+def test_a_mapping_names_files_from_its_own_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "rows.yaml").write_text(ROWS)
+    sizes = ("--set", "M=64", "--set", "P=64")
+    out = tmp_path / "found" / "best.yaml"
+    out.parent.mkdir()
+    found = run("map", "--cascade", tmp_path / "parts" / "rows.yaml", "--architecture", "fusemax", *sizes,
+                "--out", out, "--json").document  # fmt: skip
+    assert found["mapping"]["cascade"] == "../parts/rows.yaml"
+    for folder in (tmp_path, out.parent, tmp_path / "parts"):
+        monkeypatch.chdir(folder)
+        again = run("simulate", "--mapping", out, *sizes, "--json").document
+        assert again["latency_s"] == found["latency_s"]
+    assert "MX B" in run("show", out).out
+
+
 def test_the_report_says_what_was_proved(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "rows.yaml"
     path.write_text(ROWS)
