@@ -2,8 +2,9 @@
 
 A die senses one page in each of its planes at a time (`read_time`), and what it sensed crosses the die's channel while
 it turns to the next request. Neighbouring pages lie in the planes of one die and are sensed together; a request that
-needs more is spread over dies, all in flight together. Everything follows from this: many requests in flight fill the
-channels, a few small ones wait for their latency, and dies that are drawn twice make others wait.
+needs more is spread over dies, all in flight together. Where planes sense on their own, a die serves several small
+requests at a time. Everything follows from this: many requests in flight fill the channels, a few small ones wait for
+their latency, and dies that are drawn twice make others wait.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Flash(Part):
     """Dies on each channel."""
     planes: Count = Expression.parse(1)
     """Planes of a die: neighbouring pages that it senses or programs together."""
+    sense_units: Count = Expression.parse(1)
+    """Groups of a die's planes that sense on their own; as many as planes where each plane reads independently."""
     page: Size
     """Bytes that a plane senses and programs at a time."""
     sector: Size | None = None
@@ -79,13 +82,19 @@ class Flash(Part):
         sector = page if self.sector is None else _whole_bytes(self.sector, env, "sector")
         if np.any(np.greater(sector, page)):
             raise SpecError(f"'{self.sector}' is more than a page, '{self.page}'", key="sector")
+        planes = COUNT.evaluate(self.planes, env, "planes")
+        units = COUNT.evaluate(self.sense_units, env, "sense_units")
+        if np.any(np.mod(planes, units)):
+            message = f"'{self.sense_units}' does not divide the planes of a die, '{self.planes}', into equal groups"
+            raise SpecError(message, key="sense_units")
         capacity = optional(SIZE, self.capacity, env, "capacity")
         picked = optional(BANDWIDTH, self.filter_bandwidth, env, "filter_bandwidth")
         return EvaluatedFlash(
             name=name,
             channels=COUNT.evaluate(self.channels, env, "channels"),
             dies=COUNT.evaluate(self.dies, env, "dies"),
-            planes=COUNT.evaluate(self.planes, env, "planes"),
+            planes=planes,
+            sense_units=units,
             page_bytes=page,
             sector_bytes=sector,
             read_time_s=DURATION.evaluate(self.read_time, env, "read_time"),
@@ -110,6 +119,7 @@ class EvaluatedFlash:
     channels: Number
     dies: Number
     planes: Number
+    sense_units: Number
     page_bytes: Number
     sector_bytes: Number
     read_time_s: Number
@@ -134,8 +144,14 @@ class EvaluatedFlash:
         return np.ceil(np.asarray(piece_bytes, dtype=np.float64) / _column(self.page_bytes))
 
     def operations(self, piece_bytes: ArrayLike) -> Array:
-        """Times that a die senses for such a piece."""
+        """Times that a die senses for such a piece: neighbouring pages lie in its planes."""
         return np.ceil(self.pages(piece_bytes) / _column(self.planes))
+
+    def sensing(self, piece_bytes: ArrayLike) -> Array:
+        """Operations of such pieces that all dies sense at a time; each takes as few groups of planes as it needs."""
+        pages = self.pages(piece_bytes) / self.operations(piece_bytes)
+        groups = np.ceil(pages * _column(self.sense_units / self.planes))
+        return np.asarray(_column(self.channels * self.dies) * np.floor(_column(self.sense_units) / groups))
 
     def moved_bytes(self, piece_bytes: ArrayLike) -> Array:
         """Bytes of a piece that cross the channels: whole sectors."""
@@ -157,7 +173,7 @@ class EvaluatedFlash:
             np.maximum(np.minimum(depth * each, total), 1.0),
             _column(self.request_latency_s),
             (
-                Station(_column(self.channels * self.dies), _column(self.read_time_s)),
+                Station(self.sensing(size), _column(self.read_time_s)),
                 Station(
                     _column(self.channels),
                     self.moved_bytes(size) / each / _column(self.channel_bandwidth_bytes_per_s),
@@ -186,9 +202,9 @@ class EvaluatedFlash:
 
     def numbers(self) -> Iterator[tuple[str, Number]]:
         """Numbers that a mapping's expressions may use, by name."""
-        for number in ("channels", "dies", "planes", "page_bytes", "sector_bytes", "read_time_s", "program_time_s",
-                       "channel_bandwidth_bytes_per_s", "bandwidth_bytes_per_s", "queue_depth", "request_latency_s",
-                       "filter_bandwidth_bytes_per_s", "capacity_bytes", "copies"):  # fmt: skip
+        for number in ("channels", "dies", "planes", "sense_units", "page_bytes", "sector_bytes", "read_time_s",
+                       "program_time_s", "channel_bandwidth_bytes_per_s", "bandwidth_bytes_per_s", "queue_depth",
+                       "request_latency_s", "filter_bandwidth_bytes_per_s", "capacity_bytes", "copies"):  # fmt: skip
             yield number, getattr(self, number)
 
     def action_energies_j(self) -> Iterator[tuple[str, Number]]:

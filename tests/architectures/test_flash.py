@@ -68,10 +68,10 @@ def test_the_drive_reads_pages_as_fast_as_published() -> None:
 
 
 def test_the_ssd_reads_and_writes_at_the_rates_of_its_data_sheet() -> None:
-    """Samsung 980 Pro: 7 GB/s in sequential reads; 82 MB/s in each of 16 dies when nothing caches writes."""
+    """Samsung 980 Pro: 7 GB/s in sequential reads; 82 MB/s in each of 32 dies when nothing caches writes."""
     ssd = library("flexgen-ssd", "ssd")
     assert float(ssd.read_bytes_per_s(KIB * KIB, 32)) == pytest.approx(7e9, rel=0.03)
-    assert 16 * KIB / float(ssd.program_s(1)) == pytest.approx(16 * 82e6, rel=0.03)
+    assert 16 * KIB / float(ssd.program_s(1)) == pytest.approx(32 * 82e6, rel=0.03)
 
 
 def test_a_lone_read_takes_sensing_and_transfer() -> None:
@@ -86,6 +86,39 @@ def test_neighbouring_pages_are_sensed_together() -> None:
     assert float(box.pages(33 * KIB)) == 3 and float(box.operations(33 * KIB)) == 2
     both = float(box.read_s(1, 32 * KIB, 1))
     assert both == pytest.approx(50e-6 + 32 * KIB / 1e9)
+
+
+def test_planes_that_read_on_their_own_serve_small_requests_side_by_side() -> None:
+    """Each plane of a die takes another request of a page or less; what needs all planes gains nothing."""
+    together, apart = drive(planes=4), drive(planes=4, sense_units=4)
+    many = 100_000
+    assert many / float(together.read_s(many, 4 * KIB, 4096)) == pytest.approx(8 / 50e-6, rel=0.02)
+    assert many / float(apart.read_s(many, 4 * KIB, 4096)) == pytest.approx(32 / 50e-6, rel=0.03)
+    half = drive(planes=4, sense_units=2, channel_bandwidth="10 GB/s")
+    for size, requests in ((33 * KIB, 1), (32 * KIB, 2)):  # three pages take both groups of two planes
+        assert many / float(half.read_s(many, size, 4096)) == pytest.approx(requests * 8 / 50e-6, rel=0.03)
+    for size in (64 * KIB, 128 * KIB):
+        assert float(apart.read_s(many, size, 16)) == float(together.read_s(many, size, 16))
+    assert float(apart.program_s(16)) == float(together.program_s(16))
+    assert float(apart.read_s(1, 4 * KIB, 1)) == float(together.read_s(1, 4 * KIB, 1))
+
+
+def test_random_reads_of_the_ssd_are_nearer_to_its_data_sheet_with_planes_on_their_own() -> None:
+    """980 Pro of 2 TB: a million reads of 4 KiB a second; what limits its controller is not modelled."""
+    assert float(library("flexgen-ssd", "ssd").read_bytes_per_s(4 * KIB, 512)) / 4096 == pytest.approx(1e6, rel=0.35)
+
+
+def test_a_drive_at_full_rate_draws_what_its_data_sheet_says() -> None:
+    """980 Pro: 6.2 W on average, 8.49 W at most, from the energy of its pages."""
+    ssd = library("flexgen-ssd", "ssd")
+    pages_per_s = float(ssd.read_bytes_per_s(KIB * KIB, 32)) / (16 * KIB)
+    assert 0.9 * 6.2 < pages_per_s * float(ssd.read_energy_j) < 8.49
+
+
+@pytest.mark.parametrize("units", [3, 4])
+def test_groups_that_do_not_divide_the_planes_are_refused(units: int) -> None:
+    with pytest.raises(SpecError, match=rf"flash\.ssd\.sense_units: '{units}' does not divide the planes"):
+        drive(sense_units=units)
 
 
 def test_pages_are_programmed_in_all_planes_or_as_fast_as_the_channels_bring_them() -> None:

@@ -93,18 +93,15 @@ MEASURED = Path(__file__).parents[1] / "data" / "attention-clustering.csv"
 
 
 def test_measured_attention_lies_together_in_pages() -> None:
-    """Shares of pages that SparF's tokens touch in a small model: clustered by 0.13 to 0.35, far from an even draw."""
+    """Pages of 16 tokens that SparF's tokens touch in two small models: clustered by 0.05 to 0.20, not an even draw."""
     rows = list(csv.DictReader(line for line in MEASURED.read_text().splitlines() if not line.startswith("#")))
-    assert len(rows) >= 9
+    assert len(rows) >= 16
+    layout = Layout(np.array(16.0), np.array(1.0))
     for row in rows:
-        share, per, touched = (float(row[name]) for name in ("kept", "page_tokens", "touched"))
-        n = 1488 // int(per) * per
-        layout = Layout(np.array(per), np.array(1.0))
-        found = [float(layout.expected(n, share * n, 0, together)) / (n / per) for together in (0.35, 0.13, 0)]
-        assert found[0] - 0.02 < touched < found[1] + 0.02 < found[2]
-        if row["compression"] == "8" and per == 16:  # the drive's pages; 0.29 is implied by its published reads
-            published = float(layout.expected(n, share * n, 0, 0.29)) / (n / per)
-            assert published == pytest.approx(touched, rel=0.2)
+        share, touched = float(row["kept"]), float(row["touched"])
+        n = 1520
+        found = [float(layout.expected(n, share * n, 0, together)) / (n / 16) for together in (0.20, 0.05, 0)]
+        assert found[0] - 0.01 < touched < found[1] + 0.01 < found[2]
 
 
 def test_a_page_of_the_drive_holds_sixteen_tokens_and_all_tokens_are_all_pages() -> None:

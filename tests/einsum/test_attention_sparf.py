@@ -88,7 +88,7 @@ def test_the_error_falls_as_more_channels_and_tokens_are_read() -> None:
 
 def test_the_default_reads_an_eighth() -> None:
     found = sparf(operands(4))
-    assert (found["CHANNELS"].sum(axis=-1) == 2).all() and (found["KEPT"].sum(axis=-1) == 8).all()
+    assert (found["CHANNELS"].sum(axis=-1) == 2).all() and (found["KEPT"].sum(axis=-1) == 4).all()
 
 
 def test_a_predicted_layer_runs_active_neurons_and_loads_those_that_no_recent_token_brought() -> None:

@@ -5,12 +5,15 @@ InstInfer / InstAttention (arXiv 2409.04992): OPT-13B, 1024 tokens in, 1024 out.
 
 from __future__ import annotations
 
+import csv
 from functools import cache
+from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import betabinom
 
 from einsum.expressions import Expression
@@ -22,18 +25,19 @@ from workloads import Workload
 BATCHES = np.array([4, 8, 16, 32, 64, 128, 256])
 SYSTEMS = ("gpu-only", "deepspeed-host", "flexgen-ssd", "instcsd-dense", "instcsd-sparf")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @cache
-def system(name: str, model: str = "opt-13b", **settings: int) -> Result:
+def system(name: str, model: str = "opt-13b", **settings: float) -> Result:
     return simulate(mapping=name, workload=model, settings={"B": BATCHES, **settings})
 
 
-def latency_s(name: str, batch: int, **settings: int) -> float:
-    return float(system(name, **settings).latency_s[BATCHES.tolist().index(batch)])
+def latency_s(name: str, batch: int, model: str = "opt-13b", **settings: float) -> float:
+    return float(system(name, model, **settings).latency_s[BATCHES.tolist().index(batch)])
 
 
-def at(name: str, batch: int, **settings: int) -> Result:
+def at(name: str, batch: int, **settings: float) -> Result:
     return system(name, **settings).point(BATCHES.tolist().index(batch))
 
 
@@ -47,12 +51,62 @@ def test_a_token_of_opt_13b_keeps_the_published_bytes() -> None:
 
 
 def test_sparf_reads_the_published_bytes_from_flash() -> None:
-    """1085.65 GB a layer at batch 64, 52.7 % of what dense attention reads."""
+    """1085.65 GB a layer at batch 64, 52.7 % of what dense attention reads; OPT-13B's clustering is taken from it."""
     read = at("instcsd-sparf", 64).traffic_bytes["csd"]["total"]["read"][0] / 40
     dense = at("instcsd-dense", 64).traffic_bytes["csd"]["total"]["read"][0] / 40
     assert read == pytest.approx(1085.65e9, rel=0.02)
     assert dense == 64 * sum(range(1024, 2048)) * 2 * 5120 * 2
     assert read / dense == pytest.approx(0.527, rel=0.02)
+
+
+def measured_clustering() -> dict[str, float]:
+    """The correlation that gives the pages that SparF's tokens touched in each model, a sixteenth of them kept."""
+    lines = (DATA / "attention-clustering.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    rows = [row for row in rows if row["context"] == "text" and row["one_of"] == "16"]
+
+    def excess(together: float, kept: float, touched: float) -> float:
+        rest = 1 / together - 1
+        return float(betabinom.sf(0, 16, kept * rest, (1 - kept) * rest)) - touched
+
+    found = {}
+    for model in {row["model"] for row in rows}:
+        of_model = [row for row in rows if row["model"] == model]
+        shares = tuple(np.mean([float(row[key]) for row in of_model]) for key in ("kept", "touched"))
+        found[model] = float(brentq(excess, 1e-3, 0.9, args=shares))
+    return found
+
+
+def test_channels_lie_together_as_measured() -> None:
+    """Shares of pairs that hold one of an eighth of the channels, in two models; the default is their mean."""
+    lines = (DATA / "channel-clustering.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    found = {}
+    for model in {row["model"] for row in rows}:
+        touched = np.mean([float(row["touched"]) for row in rows if row["model"] == model and row["group"] == "2"])
+        found[model] = (1 - touched - (7 / 8) ** 2) / (7 / 64)  # none of two: (1 - p)^2 + correlation p (1 - p)
+    assert float(np.mean(list(found.values()))) == pytest.approx(0.09, abs=0.005)
+    assert all(0.03 < together < 0.15 for together in found.values())
+
+
+def test_sparf_reads_about_the_published_bytes_by_measured_clustering() -> None:
+    """Nothing published enters: 5 % less with SmolLM2's clustering, 10 % more with Gemma's, 3 % with their mean."""
+    measured = measured_clustering()
+    assert float(np.mean(list(measured.values()))) == pytest.approx(0.10, abs=0.005)
+    reads = {
+        together: at("instcsd-sparf", 64, clustering=together).traffic_bytes["csd"]["total"]["read"][0] / 40
+        for together in (0.10, *measured.values())
+    }
+    assert reads[0.10] == pytest.approx(1085.65e9, rel=0.03)
+    assert min(reads.values()) < 1085.65e9 < max(reads.values()) < 1.13 * 1085.65e9
+
+
+def test_speedups_follow_from_measured_clustering_too() -> None:
+    dense, flexgen = latency_s("instcsd-dense", 256), latency_s("flexgen-ssd", 64)
+    assert flexgen / latency_s("instcsd-sparf", 64, clustering=0.10) == pytest.approx(11.1, rel=0.1)
+    assert dense / latency_s("instcsd-sparf", 256, clustering=0.10) == pytest.approx(2.08, rel=0.1)
+    one, twenty = (latency_s("instcsd-sparf", 256, clustering=0.10, drives=drives) for drives in (1, 20))
+    assert one / twenty == pytest.approx(7.29, rel=0.1)
 
 
 def test_sparf_writes_keys_twice() -> None:
@@ -76,28 +130,87 @@ def test_twenty_drives_scale_as_published() -> None:
 
 
 def test_share_of_the_access_to_keys_and_values_is_near_the_published_one() -> None:
-    """98.94 % for FlexGen, 80.7 % and 76.4 % for dense attention in one and two drives, batch 64."""
+    """Batch 64: 98.94 % for FlexGen; in one and two drives 80.7 and 76.4 % dense, 82.3 and 74.0 % for SparF."""
     flexgen = at("flexgen-ssd", 64)
     assert min(1.0, flexgen.utilization["ssd"][0] + flexgen.utilization["copier"][0]) == pytest.approx(0.9894, rel=0.03)
     for drives, published in ((1, 0.807), (2, 0.764)):
         assert at("instcsd-dense", 64, drives=drives).utilization["csd"][0] == pytest.approx(published, rel=0.03)
+    for drives, published in ((1, 0.823), (2, 0.740)):
+        assert at("instcsd-sparf", 64, drives=drives).utilization["csd"][0] == pytest.approx(published, rel=0.06)
 
 
 def test_systems_keep_their_order_at_every_batch_that_they_hold() -> None:
     for place in range(len(BATCHES)):
         held = [name for name in SYSTEMS if system(name).fits[place]]
         times = [system(name).latency_s[place] for name in held]
-        expected = ["gpu-only", "deepspeed-host", "instcsd-sparf", "instcsd-dense", "flexgen-ssd"]
+        expected = ["gpu-only", "instcsd-sparf", "deepspeed-host", "instcsd-dense", "flexgen-ssd"]
         assert [held[index] for index in np.argsort(times)] == [name for name in expected if name in held]
 
 
+def test_attention_in_host_memory_is_between_the_other_dense_systems_and_sparf() -> None:
+    """InstAttention: DeepSpeed leads the dense ones at batches of 4 to 16; the drive at 256 is 4.6 % above its best."""
+    for batch in (4, 8, 16):
+        assert (
+            latency_s("instcsd-sparf", batch) < latency_s("deepspeed-host", batch) < latency_s("instcsd-dense", batch)
+        )
+    best = latency_s("deepspeed-host", 16) / 16
+    assert best / (latency_s("instcsd-dense", 256) / 256) == pytest.approx(1.046, rel=0.2)
+
+
+def test_llama_2_13b_of_4096_tokens_is_as_much_faster_in_the_drive_as_published() -> None:
+    """InstAttention, 2048 + 2048 tokens: 5.68 x and 12.48 x of FlexGen's best for dense attention and SparF."""
+    flexgen = latency_s("flexgen-ssd", 16, "llama-2-13b", L=2048, G=2048) / 16
+    for name, published in (("instcsd-dense", 5.68), ("instcsd-sparf", 12.48)):
+        found = flexgen / (latency_s(name, 128, "llama-2-13b", L=2048, G=2048) / 128)
+        assert found == pytest.approx(published, rel=0.2)
+
+
 def test_memory_that_does_not_hold_a_batch_is_said() -> None:
-    """48 GiB hold 25.7 GB of weights and 1.68 GB for each sequence; 96 GB of host memory hold 57 sequences."""
+    """48 GiB hold 25.7 GB of weights and 1.68 GB for each sequence; 96 GB of host memory hold 57 sequences.
+
+    InstAttention: FlexGen runs out of GPU memory at a batch of 128, with Llama 2 13B of 2048 + 2048 tokens after 16.
+    """
     assert system("gpu-only").fits.tolist() == [True, True, False, False, False, False, False]
     assert system("deepspeed-host").fits.tolist() == [True, True, True, True, False, False, False]
-    assert system("instcsd-sparf").fits.all() and system("flexgen-ssd").fits.all()
+    assert system("instcsd-sparf").fits.all()
+    assert system("flexgen-ssd").fits.tolist() == [True] * 5 + [False] * 2
+    assert system("flexgen-ssd", "llama-2-13b", L=2048, G=2048).fits.tolist() == [True] * 3 + [False] * 4
+    assert system("flexgen-ssd", part=4).fits.all()
     assert not simulate(mapping="instcsd-sparf", workload="opt-30b", settings={"B": 64}).fits[0]
     assert simulate(mapping="instcsd-sparf", workload="opt-30b", settings={"B": 64, "gpus": 2}).fits[0]
+
+
+def test_energy_of_the_drive_and_its_links_is_that_of_their_bytes() -> None:
+    """Pages at 6.2 W of a drive's 7 GB/s of reads and 2 GB/s of writes, 31 pJ for a byte in each link."""
+    result = at("instcsd-dense", 64)
+    energy = {name: each[0] for name, each in result.energy_by_component_j.items()}
+    read = 40 * 64 * 40 * 2 * sum(-(-t * 256 // 4096) for t in range(1024, 2048)) * 4096
+    written = 2 * 64 * 1024 * 819_200
+    assert energy["csd"] == pytest.approx(read * 6.2 / 7e9 + written * 6.2 / 2e9, rel=1e-6)
+    crossed = sum(tensor["read"][0] for name, tensor in result.traffic_bytes["drive_link"].items() if name != "total")
+    assert energy["drive_link"] == pytest.approx(crossed * 31e-12, rel=1e-6)
+    assert sum(energy.values()) == pytest.approx(result.energy_j[0], rel=1e-9)
+
+
+def test_no_part_draws_more_than_its_data_sheet_says() -> None:
+    """A6000: 300 W; 980 Pro: 8.49 W at most; a core of 26 that share 185 W; the laptop's chip: 43 W."""
+    limits = {
+        "tensor_cores": 300.0,
+        "gpu_memory": 300.0,
+        "ssd": 8.49,
+        "csd": 8.49,
+        "copier": 185 / 26,
+        "host": 185 / 26,
+    }
+    for name in SYSTEMS:
+        result = at(name, 64)
+        watts = {part: each[0] / result.latency_s[0] for part, each in result.energy_by_component_j.items()}
+        assert all(watts[part] <= limit for part, limit in limits.items() if part in watts)
+        assert watts["tensor_cores"] + watts["gpu_memory"] < 300
+        assert all(each > 0 for part, each in watts.items() if part != "selector")
+    token = simulate(mapping="llm-in-a-flash", workload="opt-6.7b", settings={"G": 1})
+    assert token.energy_by_component_j["cpu"][0] / token.latency_s[0] <= 43
+    assert token.energy_by_component_j["ssd"][0] / token.latency_s[0] <= 8.49
 
 
 @pytest.mark.parametrize(
@@ -143,23 +256,24 @@ def read_of(name: str, model: str, **settings: Any) -> float:
 def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
     name: str, model: str, layers: int, heads: int
 ) -> None:
-    """L = 1000, ten tokens, three sequences: every step reads all that is there by then, 256 bytes of each key."""
-    sizes = {"B": 3, "clustering": 0.3} if name == "instcsd-sparf" else {"B": 3}
+    """L = 1020, ten tokens, three sequences: every step reads all that is there by then, 256 bytes of each key."""
+    sizes = {"B": 3, "clustering": 0.3, "channel_clustering": 0} if name == "instcsd-sparf" else {"B": 3}
     group = {"opt-6.7b": 1, "llama-2-70b": 8}[model]
     total = 0.0
-    for t in range(1000, 1010):
+    for t in range(1020, 1030):
         if name == "instcsd-sparf":
-            kept = -(-t // 8)
+            kept = -(-t // 16)
             old, drawn = t - kept // 4, kept - kept // 4
             full = old // 16
             window = -(-t // 16) - full
             added = 0.3 * old / 0.7 - 1
             missed = float(betabinom.pmf(0, 16, drawn / added, (old - drawn) / added))
-            total += 3 * layers * heads * group * (16 + 2 * (full * (1 - missed) + window)) * 4096
+            channels = 64 * (1 - comb(126, 16) / comb(128, 16)) * -(-t // 1024)  # a page has 1024 tokens of two
+            total += 3 * layers * heads * group * (channels + 2 * (full * (1 - missed) + window)) * 4096
         else:
             total += 3 * layers * heads * t * 2 * 256
     tolerance = 1e-9 if name == "instcsd-sparf" else 0
-    assert read_of(name, model, L=1000, G=10, **sizes) == pytest.approx(total, rel=tolerance)
+    assert read_of(name, model, L=1020, G=10, **sizes) == pytest.approx(total, rel=tolerance)
 
 
 @pytest.mark.parametrize(
