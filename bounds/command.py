@@ -84,21 +84,27 @@ def run_bounds(
 
 
 def parse_memory_sizes(text: str, word_bytes: float = 2) -> Floats:
-    """Fast memory sizes in words from "16KiB:64MiB:log" or "1024,4096".
+    """Fast memory sizes in words from "16KiB:64MiB:log", "1024,4096" or a list of both.
 
     A number with a unit is bytes, one without is words. A range goes in powers of two from its first end, or in N
     sizes with "low:high:log:N" and "low:high:lin:N". SpecError for anything else, and for sizes below one word.
     """
     if not word_bytes > 0:
         raise SpecError(f"a word of {word_bytes} bytes: expected a positive size")
-    parts = [part.strip() for part in text.split(":")]
+    found = np.concatenate([_sizes(part.strip(), word_bytes, text) for part in text.split(",")])
+    return np.unique(found) if ":" in text else found
+
+
+def _sizes(entry: str, word_bytes: float, text: str) -> Floats:
+    """The sizes of one entry of a list: a size or a range."""
+    parts = [part.strip() for part in entry.split(":")]
     if len(parts) == 1:
-        return np.array([_words(part.strip(), word_bytes, text) for part in parts[0].split(",")], float)
+        return np.array([_words(entry, word_bytes, text)], float)
     if len(parts) not in (3, 4) or parts[2] not in ("log", "lin") or (parts[2] == "lin" and len(parts) == 3):
         raise SpecError(f"expected sizes such as '1024,4096' or '16KiB:64MiB:log', found '{text}'", key="--fast-memory")
     low, high = _words(parts[0], word_bytes, text), _words(parts[1], word_bytes, text)
     if high < low:
-        raise SpecError(f"the range '{text}' ends below its start", key="--fast-memory")
+        raise SpecError(f"the range '{entry}' ends below its start", key="--fast-memory")
     if len(parts) == 3:
         return np.array([low * 2**k for k in range(int(np.floor(np.log2(high / low) + 1e-9)) + 1)], float)
     if not parts[3].isdecimal() or not 2 <= int(parts[3]) <= MOST_SIZES:

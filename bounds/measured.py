@@ -79,7 +79,7 @@ def _of_kernels(
         try:
             if row["kernel"] not in ATTENTION_KERNELS or row.get("variant") in STEPS or not row[DRAM[0]]:
                 continue
-            if _shape(row) != (heads.pattern.rows, heads.columns, heads.group * heads.copies, heads.d, mask):
+            if _shape(row) != (heads.pattern.rows, heads.columns, heads.copies, heads.group, heads.d, mask):
                 continue
             if heads.dv != heads.d or DTYPE_BYTES.get(row.get("dtype", ""), word_bytes) != word_bytes:
                 continue
@@ -94,8 +94,16 @@ def _of_kernels(
     return tuple(found)
 
 
-def _shape(row: Mapping[str, str]) -> tuple[int, int, int, int, str | None]:
-    """Queries, keys, heads of all batches, width and mask of a measured kernel."""
+def _shape(row: Mapping[str, str]) -> tuple[int, int, int, int, int, str | None]:
+    """Queries, keys, key heads of all batches, query heads that share one, width and mask of a measured kernel.
+
+    A kernel's last query sees the last key, a bound's first query the first key; with a mask they are the same problem
+    only where there are as many queries as keys, so others match nothing.
+    """
     causal, window = row.get("causal") == "true", int(row.get("window") or 0)
     mask = (f"window:{window}" if causal else f"band:{window - 1}") if window else ("causal" if causal else None)
-    return int(row["q_len"]), int(row["kv_len"]), int(row["batch"]) * int(row["heads"]), int(row["head_dim"]), mask
+    queries, keys, heads = int(row["q_len"]), int(row["kv_len"]), int(row["heads"])
+    shared = int(row.get("kv_heads") or heads)
+    if mask and queries != keys:
+        mask = f"{mask} from the end"
+    return queries, keys, int(row["batch"]) * shared, heads // shared, int(row["head_dim"]), mask

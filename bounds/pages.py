@@ -170,11 +170,12 @@ def _plots(report: BoundsReport) -> list[str]:
     every = _series(report, lambda words, row: words / row.lower_bound_words if row.lower_bound_words else 0.0)
     distance = [replace(one, color=k, step=None) for k, one in enumerate(every)][1:]
     intensity = _series(report, lambda words, _: 2 * report.operations / (words * report.word_bytes), above=True)
-    for one in report.measured:
+    for place, one in enumerate(report.measured):
         memory = one.fast_memory_bytes or max(row.fast_memory_words for row in report.rows) * report.word_bytes
-        name = one.name if one.fast_memory_bytes else f"{one.name} (memory unknown)"
-        traffic.append(Series(name, ((memory, one.traffic_bytes),), dots=True))
-        intensity.append(Series(name, ((memory, 2 * report.operations / one.traffic_bytes),), dots=True))
+        name = one.name if one.fast_memory_bytes else f"{one.name}, any memory"
+        color = len(every) + place
+        traffic.append(Series(name, ((memory, one.traffic_bytes),), dots=True, color=color))
+        intensity.append(Series(name, ((memory, 2 * report.operations / one.traffic_bytes),), dots=True, color=color))
     across = "fast memory"
     plots = [log_log_plot("Traffic", across, "bytes moved", traffic, marks, _decimal_bytes)]
     plots.append(log_log_plot("Distance from the bound", across, "traffic / lower bound", distance, marks))

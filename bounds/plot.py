@@ -150,7 +150,7 @@ class _Canvas:
         else:
             dash = 'stroke-dasharray="5 4"' if spots and len(one.dashed) == len(spots) else ""
             self.line(at, height, at + 24, height, color, f'stroke-width="2.2" {dash}')
-        self.text(at + 32, height + 4, one.name if len(one.name) < 30 else f"...{one.name[-27:]}", "start")
+        self.text(at + 32, height + 4, one.name if len(one.name) < 34 else f"{one.name[:31]}…", "start")
 
     def svg(self, title: str) -> str:
         return (

@@ -79,8 +79,8 @@ def command(
     """Bound the traffic between a fast memory and the slow one behind it, for any schedule of a cascade.
 
     For each size of the fast memory: the proven bound with the theorem behind it, the best schedule known, the gap
-    between them, and where named schedules stand. In --set, N stands for the length of all sequences and d for the
-    width of all heads.
+    between them, and where named schedules stand. In --set, N stands for the length of queries and of keys and d for
+    the width of each head.
     """
     from bounds.command import check_names, complete_sizes, run_bounds
     from einsum import Cascade
@@ -110,6 +110,10 @@ def command(
     if out:
         say_written(out)
     click.echo(report.to_json() if as_json else _text(report))
+
+
+DIRTY = "l2_dirty_share"
+"""A GPU's variable: the share of its L2 that results may stay in when a kernel ends."""
 
 
 def _mapping(file: str, architecture: str | None) -> tuple[Mapping, Architecture]:
@@ -154,6 +158,8 @@ def _own(
     if not same_problem(own, cascade, given):
         raise SpecError(f"the mapping runs {own.name}, which is another problem than {cascade.name}", file=plan.file)
     where = conditions_of(own, given, mask) if mask else ()
+    if DIRTY in architecture.known_names:
+        given[DIRTY] = 0  # outputs end in slow memory: none may stay behind in a cache
     result = simulate(own, architecture, plan, None, given, where=where)
     machine = architecture.evaluate({name: value for name, value in given.items() if name in architecture.known_names})
     moved = next(iter(result.traffic_bytes.values()))["total"]
@@ -171,7 +177,9 @@ def _text(report: BoundsReport) -> str:
         ("compulsory", f"{least:,.0f} words ({quantity(least * report.word_bytes, 'bytes')})"),
         *(("remark", remark) for remark in report.remarks),
     ]
-    parts = [render_fields(fields), _table(report), *([_measured(report)] if report.measured else [])]
+    misfit = any(not each.fits for row in report.rows for each in row.schedules.values())
+    parts = [render_fields(fields), _table(report), *(["* does not fit in that memory"] if misfit else [])]
+    parts += [_measured(report)] if report.measured else []
     return "\n\n".join(part.rstrip("\n") for part in parts)
 
 
@@ -213,5 +221,5 @@ def _row(report: BoundsReport, row: BoundsRow, names: list[str]) -> list[str]:
         "" if row.best_schedule_words is None else f"{row.best_schedule_words:,.0f}",
         "" if row.gap is None else f"{row.gap:.3f}",
         row.best_schedule or "none known",
-        *(f"{each.words:,.0f}" if each.fits else "does not fit" for each in counted),
+        *(f"{each.words:,.0f}{'' if each.fits else ' *'}" for each in counted),
     ]

@@ -150,6 +150,8 @@ def test_a_browser_draws_the_page(tmp_path: Path, chromium: str) -> None:
 )
 def test_memory_sizes(text: str, words: list[int]) -> None:
     assert parse_memory_sizes(text, 2).tolist() == words
+    both = [*words, 3.0] if ":" not in text else sorted({*words, 3.0})
+    assert parse_memory_sizes(f"{text},3", 2).tolist() == both
 
 
 @pytest.mark.parametrize(
@@ -338,3 +340,15 @@ def test_a_plot_claims_nothing_between_two_sizes_that_is_not_proved() -> None:
 def test_a_schedule_of_ones_own_that_fits_nowhere_says_what_it_needs() -> None:
     report = analyse("attention-3pass", SIZES, [600.0], own=[OwnSchedule("mine", 1e9, 4096.0)])
     assert report.remarks == ("mine needs 4 KiB: all memory inside the outermost one, registers included",)
+
+
+def test_rows_with_shared_keys_are_another_problem(tmp_path: Path) -> None:
+    header = "kernel,batch,heads,kv_heads,q_len,kv_len,head_dim,causal,dram_read_bytes,dram_write_bytes\n"
+    table = tmp_path / "rows.csv"
+    table.write_text(header + "flash_attention,1,8,2,64,64,16,false,1000000,0\nflash_attention,1,8,8,64,64,16,,9,0\n")
+    sizes = {"B": 1, "H": 8, "P": 64, "M": 64, "E": 16, "F": 16}
+    report = run_bounds("attention-3pass", sizes, fast_memory="4096", measured=table)
+    assert [one.traffic_bytes for one in report.measured] == [9.0]
+    table.write_text(header + "flash_attention,1,8,8,32,64,16,true,1000000,0\n")
+    with pytest.raises(SpecError, match="none of the 1 rows"):  # its last query sees all keys, the bound's does not
+        run_bounds("attention-3pass", sizes | {"P": 32}, fast_memory="4096", measured=table, mask="causal")
