@@ -89,7 +89,8 @@ class Instruction(Part):
 
     def evaluate(self, env: Env) -> EvaluatedInstruction:
         """The numbers with the variables in `env`."""
-        return EvaluatedInstruction(*(CYCLES.evaluate(getattr(self, name), env, name) for name in ("issue", "half", "sfu")))
+        names = ("issue", "half", "sfu")
+        return EvaluatedInstruction(*(CYCLES.evaluate(getattr(self, name), env, name) for name in names))
 
 
 class Registers(Part):

@@ -68,7 +68,7 @@ def lower(
 def bound(
     cascade: Cascade, machine: EvaluatedArchitecture, nest: tuple[Node, ...], env: Mapping[str, Any], points: int
 ) -> Homes:
-    """A nest bound to numbers and checked: its phases, and where every tensor lives. Arguments and errors as `lower`."""
+    """A nest bound to numbers and checked: its phases, where every tensor lives. Arguments and errors as `lower`."""
     levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
     binder = Binder(cascade, env, points, levels)
     ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)

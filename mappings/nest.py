@@ -195,15 +195,15 @@ class Binder:
     def _grid(self, node: Grid, key: str) -> tuple[Loop, ...]:
         for rank in node.backward:
             if rank not in node.ranks:
-                raise SpecError(f"the grid has no rank '{rank}'{nearest(rank, node.ranks)}", key=join_key(key, "backward"))
-        loops = tuple(
-            replace(loop, backward=loop.name in node.backward) for loop in self._loops(node, "grid", key)
-        )
+                message = f"the grid has no rank '{rank}'{nearest(rank, node.ranks)}"
+                raise SpecError(message, key=join_key(key, "backward"))
+        loops = tuple(replace(loop, backward=loop.name in node.backward) for loop in self._loops(node, "grid", key))
+        special = join_key(key, "specialized")
         if loops:
             self.forms[loops[-1]] = GridForm(
                 None if node.slots is None else self._whole(node.slots, join_key(key, "slots")),
                 None if node.warps is None else self._whole(node.warps, join_key(key, "warps")),
-                None if node.specialized is None else self._number(node.specialized, join_key(key, "specialized"), least=0),
+                None if node.specialized is None else self._number(node.specialized, special, least=0),
             )
         return loops
 

@@ -61,8 +61,8 @@ class Grid(Model):
     ranks: dict[str, Expression] = Field(alias="grid", description="rank -> coordinates of one instance.")
     slots: Expression | None = Field(
         default=None,
-        description="Instances that one copy holds at a time (occupancy), 1 unless given; on a GPU it follows from what "
-        "a block takes.",
+        description="Instances that one copy holds at a time (occupancy), 1 unless given; on a GPU it follows from "
+        "what a block takes.",
     )
     warps: Expression | None = Field(default=None, description="GPU: warps of a thread block.")
     specialized: Expression | None = Field(

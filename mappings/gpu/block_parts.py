@@ -71,9 +71,10 @@ class BlockParts:
 
     def counted(self, loops: Sequence[Loop]) -> tuple[Loop, ...]:
         """The loops of a block among some loops: those that are no grid's and have more than one iteration. The loop
-        over the chunks of a partitioned rank stays a loop however few chunks there are."""
-        parts = {part.outer for part in self.homes.cascade.partitions.values()}
-        return tuple(loop for loop in loops if not loop.grid and (loop.name in parts or loop not in self.homes.single))
+        over the chunks of a partitioned or iterative rank stays a loop however few chunks there are."""
+        cascade = self.homes.cascade
+        walked = {part.outer for part in cascade.partitions.values()} | cascade.iterative
+        return tuple(loop for loop in loops if not loop.grid and (loop.name in walked or loop not in self.homes.single))
 
     def path(self, leaf: Leaf) -> tuple[Loop, ...]:
         """The loops that a leaf iterates."""
@@ -168,11 +169,16 @@ class BlockParts:
         users = [other for other in self.phase.leaves if hold in other.holds and self._reads(other, access.tensor)]
         gated = set.intersection(*({gate.loop for gate in self.homes.gates(user)} for user in users))
         around = [loop for loop in self.counted(hold.loops) if loop not in gated]
-        path, again = _moved(around, shape)
+        path, again = _moved(around, self._moved_by(access.tensor, shape))
         part = self._part_of(leaf, path, -0.25)
         known = [other for each in self.parts for other in each.loads]
         if not any(other.hold is hold and other.tensor == access.tensor and other.shape == shape for other in known):
             part.loads.append(Transfer(access.tensor, access, shape, path, again, hold))
+
+    def _moved_by(self, tensor: str, shape: Shape) -> frozenset[str]:
+        """Names of loops that move a tile on; along an iterative rank a running value stays where it is."""
+        latest = self.homes.ranks.iterative(tensor)
+        return shape.moved_by - {name for rank in latest for name in self.homes.ranks.names_moving(rank)}
 
     def _reads(self, leaf: Leaf, tensor: str) -> bool:
         return any(access.tensor == tensor for name in leaf.einsums for access in self.homes.einsum(name).inputs)
@@ -183,8 +189,9 @@ class BlockParts:
             if tensor not in self.outside:
                 continue
             shape = self.homes.ranks.shape(einsum.output)
-            path, _ = _moved(self.path(leaf), shape)
-            around = [loop for loop in self.path(leaf) if loop.name not in shape.moved_by]
+            moved_by = self._moved_by(tensor, shape)
+            path, _ = _moved(self.path(leaf), moved_by)
+            around = [loop for loop in self.path(leaf) if loop.name not in moved_by]
             holds = self.held(leaf, tensor)
             hold = next((hold for hold in holds if not any(loop in hold.loops for loop in around)), None)
             if around and hold is None:
@@ -212,11 +219,11 @@ class BlockParts:
         return part
 
 
-def _moved(around: Sequence[Loop], shape: Shape) -> tuple[tuple[Loop, ...], tuple[Loop, ...]]:
+def _moved(around: Sequence[Loop], moved_by: frozenset[str]) -> tuple[tuple[Loop, ...], tuple[Loop, ...]]:
     """The loops up to the innermost that moves a tile on, and those among them that do not move it."""
-    moving = [place for place, loop in enumerate(around) if loop.name in shape.moved_by]
+    moving = [place for place, loop in enumerate(around) if loop.name in moved_by]
     path = tuple(around[: moving[-1] + 1]) if moving else ()
-    return path, tuple(loop for loop in path if loop.name not in shape.moved_by)
+    return path, tuple(loop for loop in path if loop.name not in moved_by)
 
 
 def _joined(parts: list[BlockPart]) -> list[BlockPart]:

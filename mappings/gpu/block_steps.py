@@ -85,7 +85,7 @@ class BlockSteps:
         self.threads = Threads(
             machine, gpu, warps,
             rows=max((product.rows for product in self.products.values()), default=1.0),
-            columns=max((self._width(einsum.ranks, tile(leaf.loops)) for leaf in leaves for einsum in self._einsums(leaf))),
+            columns=max(self._width(einsum.ranks, tile(leaf.loops)) for leaf in leaves for einsum in self._einsums(leaf)),
             fragments=bool(self.products),
         )  # fmt: skip
 
@@ -117,6 +117,10 @@ class BlockSteps:
                     if einsum.name in self.products:
                         made.append(self._product_step(einsum, leaf, part, counts[leaf], barrier))
                         barrier = 0.0
+                    if self._feeds_product(einsum.name):
+                        chosen = selecting and bool(einsum.conditions)
+                        made.append(self._operand(einsum, leaf, chosen, counts[leaf]))
+                        selecting = selecting and not chosen
                 continue
             chosen = selecting and any(einsum.conditions for einsum in self._einsums(leaf))
             made.append(self._vector_step(leaf, part, counts[leaf], chosen))
@@ -126,6 +130,16 @@ class BlockSteps:
             if self.threads.fragments:
                 made.append(self._leave(store.tensor, maker))
         return made
+
+    def exchanged_bytes(self) -> float:
+        """Shared memory for right operands that a mapping holds in registers: the tensor cores read them there."""
+        found = {}
+        for leaf in self.parts.phase.leaves:
+            for einsum in self._einsums(leaf):
+                right = einsum.inputs[-1]
+                if einsum.name in self.products and self._through_shared(right.tensor, leaf):
+                    found[right.tensor] = self._bytes(right, self.tile(leaf.loops))
+        return sum(found.values())
 
     def registers(self, tensor: str, tile: Tile, hold: Hold) -> float:
         """Registers of a thread that a tile of a tensor takes."""
@@ -290,6 +304,26 @@ class BlockSteps:
             cost += threads.operation("convert").times(threads.lanes(results, kept))
         return cost, latency
 
+    def _through_shared(self, tensor: str, reader: Leaf) -> bool:
+        """Whether a value that the block makes is a right operand of `reader`, held in registers."""
+        rights = [einsum.inputs[-1].tensor for einsum in self._einsums(reader) if einsum.name in self.products]
+        return tensor in rights and bool(self.parts.makers(tensor)) and self._level(reader, tensor) == "registers"
+
+    def _operand(self, einsum: Einsum, leaf: Leaf, selects: bool, count: float) -> GridStep:
+        """A product's result that becomes an operand: masked, converted, and brought to where the next one reads it."""
+        tile, tensor = self.tile(leaf.loops), einsum.name
+        words = self._volume((rank for rank in einsum.output.ranks if rank in einsum.ranks), tile)
+        kinds = {"cmp": float(len(einsum.conditions)), "select": 1.0} if selects else {}
+        cost = self.threads.operations(kinds, words, True)
+        if self.tensor_bytes[tensor] < REGISTER_BYTES:
+            cost += self.threads.operation("convert").times(words)
+        shared = self._level(leaf, tensor) == "shared" or any(
+            self._through_shared(tensor, reader) for reader in self.parts.phase.leaves
+        )
+        moved = words * self.tensor_bytes[tensor] if shared else 0.0
+        latency = 2 * self.threads.barrier_cycles if shared else 0.0
+        return _vector(f"{tensor} operand", cost.times(count), latency * count, moved * count)
+
     def _leave(self, tensor: str, maker: Leaf) -> GridStep:
         """A result on its way out: converted, and through the shared memory to where threads write whole lines."""
         tile = self.tile(maker.loops)
@@ -318,8 +352,17 @@ class BlockSteps:
         ]  # fmt: skip
 
     def _waited_for(self, einsum: Einsum, leaf: Leaf, part: BlockPart) -> bool:
-        """Whether instructions of the same trip need a product's result."""
-        return any(reader.unit != "tensor" for reader in self._readers(einsum.name, part) if reader is not leaf)
+        """Whether something of the same trip needs a product's result: instructions, a product, or what is stored."""
+        stored = {store.tensor for store in part.stores}
+        if einsum.name in stored:
+            return True
+        for reader in self._readers(einsum.name, part):
+            added = [other for other in self._einsums(reader) if other.name not in self.products]
+            if reader is not leaf and (reader.unit != "tensor" or len(added) < len(reader.einsums)):
+                return True
+            if any(self._waited_for(other, reader, part) for other in added if reader is not leaf):
+                return True
+        return False
 
     def _exposed(self, leaf: Leaf, part: BlockPart) -> bool:
         """Whether a product of the same trip, or what the trip stores, waits for a leaf's values."""

@@ -93,8 +93,7 @@ class Walk:
         return cls(mask.column, chunk, extent, begin, inner, np.clip(outer, inner, end), end)
 
     def parts(self) -> list[tuple[Coordinates, Coordinates, bool]]:
-        """Runs of chunks (first, one past the last, whether points of them are left out), those that no block has left
-        out."""
+        """Runs of chunks (first, one past the last, whether points of them are left out); none that no block has."""
         runs = [(self.begin, self.inner, True), (self.inner, self.outer, False), (self.outer, self.end, True)]
         return [run for run in runs if (run[1] > run[0]).any()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from operator import mul
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from mappings.gpu.grid_blocks import GridBlocks, Walk
 from mappings.gpu.kernel import ZERO, GridLaunch, GridLoop, GridStep
 from mappings.masked import Mask
 from mappings.movement import count_chunks
-from mappings.nest import Block, Hold, Leaf, Part, Pause, PhaseNest
+from mappings.nest import Block, Hold, Part, Pause, PhaseNest
 from mappings.operands import Homes
 from mappings.program import Array
 from mappings.tiles import Loop
@@ -72,7 +71,7 @@ class NestLaunch:
             grid={"x": _number(self.blocks.count)},
             warps=_number(self.warps),
             registers=_number(self._registers()),
-            shared=_number(sum((self._hold_bytes(hold) for hold in self._inside("shared")), 0.0)),
+            shared=_number(sum(map(self._hold_bytes, self._inside("shared")), self.steps.exchanged_bytes())),
             stages=_number(min((count for count in stages if count > 1), default=1)),
             teams=_number(max(1, self.warps // 4)),
             overlap=_number(self._overlap()),
