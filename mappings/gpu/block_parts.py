@@ -101,8 +101,8 @@ class BlockParts:
                 cut = [rank for rank in einsum.reduced if loop.name in self.homes.ranks.names_moving(rank)]
                 if cut:
                     raise SpecError(
-                        f"the grid's loop over '{loop.name}' cuts what {einsum.name} reduces, so that every thread block "
-                        "would have a part; reduce inside the block, or partition the rank in the cascade",
+                        f"the grid's loop over '{loop.name}' cuts what {einsum.name} reduces, so that every thread "
+                        "block would have a part; reduce inside the block, or partition the rank in the cascade",
                         key=leaf.key,
                     )
 

@@ -26,8 +26,6 @@ from mappings.program import Array
 from mappings.tiles import Loop
 
 VECTOR_UNITS = ("vector", "sfu")
-COPY_BYTES = 16
-"""Bytes that an instruction moves between memory and a thread block (CUDA programming guide)."""
 PRODUCT_DEPTH_BYTES = 32
 """Bytes of an operand's row that one product instruction multiplies: 16 numbers of 16 bits (PTX ISA)."""
 REGISTER_BYTES = 4
@@ -85,28 +83,28 @@ class BlockSteps:
         self.threads = Threads(
             machine, gpu, warps,
             rows=max((product.rows for product in self.products.values()), default=1.0),
-            columns=max(self._width(einsum.ranks, tile(leaf.loops)) for leaf in leaves for einsum in self._einsums(leaf)),
+            columns=max(self._width(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self._einsums(leaf)),
             fragments=bool(self.products),
         )  # fmt: skip
 
     def computed(
         self,
         part: BlockPart,
-        loaded_bytes: float,
-        moved_bytes: float,
+        loads: float,
+        transfers: float,
         counts: Mapping[Leaf, float],
         masked: bool,
         overhead: bool,
     ) -> list[GridStep]:
         """The steps of one trip of a part.
 
-        loaded_bytes, moved_bytes   what a trip loads, and loads and stores
+        loads, transfers   copies of up to 16 bytes that a trip makes from memory, and from and to memory
         counts     leaf -> how often it runs in a trip, below 1 for one that runs once for several
         masked     points of the tiles may be left out
         overhead   the part has the code before and behind the loops
         """
         made: list[GridStep] = []
-        control = self._control(part, loaded_bytes, moved_bytes, counts, overhead)
+        control = self._control(part, loads, transfers, counts, overhead)
         if control.issue > 0:
             made.append(_vector("control", control, 0.0))
         barrier = 2 * self.threads.barrier_cycles if part.loads and part.path else 0.0
@@ -130,6 +128,13 @@ class BlockSteps:
             if self.threads.fragments:
                 made.append(self._leave(store.tensor, maker))
         return made
+
+    def waits(self, part: BlockPart) -> bool:
+        """Whether a trip of a part has anything but products whose results nothing in it needs."""
+        return any(
+            leaf.unit != "tensor" or any(self._waited_for(e, leaf, part) for e in self._einsums(leaf))
+            for leaf in part.leaves
+        )
 
     def exchanged_bytes(self) -> float:
         """Shared memory for right operands that a mapping holds in registers: the tensor cores read them there."""
@@ -222,15 +227,14 @@ class BlockSteps:
         )  # fmt: skip
 
     def _control(
-        self, part: BlockPart, loaded: float, moved: float, counts: Mapping[Leaf, float], overhead: bool
+        self, part: BlockPart, loads: float, transfers: float, counts: Mapping[Leaf, float], overhead: bool
     ) -> Cost:
         """What a trip takes beside its Einsums: control, addresses of copies, issue of products."""
         threads = self.threads
         cost = threads.operation("trip").times(threads.count) if part.path else Cost()
         if overhead:
             cost += threads.operation("block").times(threads.count)
-        by_threads = moved - (loaded if self.specialized and part.path else 0.0)
-        cost += threads.operation("copy").times(by_threads / COPY_BYTES)
+        cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
             for einsum in self._einsums(leaf):
                 if einsum.name in self.products:
@@ -251,7 +255,8 @@ class BlockSteps:
         wide = self.gpu.product_rate(product.rows, self.threads.warps, product.word_bytes)[1]
         left = self._level(leaf, einsum.inputs[0].tensor)
         passed = any(
-            self.parts.makers(access.tensor) and self._level(leaf, access.tensor) == "shared" for access in einsum.inputs
+            self.parts.makers(access.tensor) and self._level(leaf, access.tensor) == "shared"
+            for access in einsum.inputs
         )
         latency = barrier + (2 * self.threads.barrier_cycles if passed else 0.0)
         if latency and not wide:
@@ -264,15 +269,16 @@ class BlockSteps:
         )  # fmt: skip
 
     def _vector_step(self, leaf: Leaf, part: BlockPart, count: float, selects: bool) -> GridStep:
-        tile, exposed = self.tile(leaf.loops), self._exposed(leaf, part)
+        tile, exposed, spread = self.tile(leaf.loops), self._exposed(leaf, part), self._exposed(leaf, part, spread=True)
         cost, latency, shared = Cost(), 0.0, 0.0
         try:
             for einsum in self._einsums(leaf):
                 own, waited = self._einsum_cost(einsum, tile, selects)
                 cost += own
-                latency += waited if exposed else 0.0
+                latency += waited if spread else 0.0
+                passed = [access for access in einsum.inputs if self.homes.source(leaf, access.tensor) is not None]
                 shared += sum(
-                    self._bytes(access, tile) for access in (*einsum.inputs, einsum.output)
+                    self._bytes(access, tile) for access in (*passed, einsum.output)
                     if self._level(leaf, access.tensor) == "shared"
                 )  # fmt: skip
                 selects = False
@@ -290,14 +296,15 @@ class BlockSteps:
         points, latency = self._volume(einsum.ranks, tile), 0.0
         kinds: dict[str, float] = {**einsum.ops}
         if selects:
-            kinds = {**kinds, "cmp": kinds.get("cmp", 0) + len(einsum.conditions), "select": kinds.get("select", 0) + 1}
+            asked = {"cmp": len(einsum.conditions), "select": 1}
+            kinds |= {kind: kinds.get(kind, 0) + count for kind, count in asked.items()}
         cost = threads.operations(kinds, points, has_column)
         results = self._volume((rank for rank in einsum.ranks if rank not in einsum.reduced), tile)
         if einsum.reduction is not None and self._width(einsum.reduced, tile) > 1:
             kind = REDUCTIONS[einsum.reduction].kind
             latency = threads.reduction_cycles(threads.busy_cycles(cost) / max(1, threads.warps // 4))
             cost += threads.exchange(kind, results)
-        narrow = self.tensor_bytes[einsum.name] < REGISTER_BYTES
+        narrow = bool(einsum.ops) and self.tensor_bytes[einsum.name] < REGISTER_BYTES
         leaves = einsum.name in self.parts.outside and not threads.fragments
         if narrow and (leaves or self._feeds_product(einsum.name)):
             kept = self._width(einsum.output.ranks, tile) > 1
@@ -364,8 +371,11 @@ class BlockSteps:
                 return True
         return False
 
-    def _exposed(self, leaf: Leaf, part: BlockPart) -> bool:
-        """Whether a product of the same trip, or what the trip stores, waits for a leaf's values."""
+    def _exposed(self, leaf: Leaf, part: BlockPart, spread: bool = False) -> bool:
+        """Whether a product of the same trip, or what the trip stores, waits for a leaf's values.
+
+        spread  or Einsums over columns of the tile do, which bring many instructions that cannot go before it
+        """
         stored = {store.tensor for store in part.stores}
         seen, pending = {leaf}, [leaf]
         while pending:
@@ -375,6 +385,8 @@ class BlockSteps:
                     return True
                 for reader in self._readers(name, part):
                     if any(other in self.products for other in reader.einsums):
+                        return True
+                    if spread and any(self._width(e.ranks, self.tile(reader.loops)) > 1 for e in self._einsums(reader)):
                         return True
                     if reader not in seen:
                         seen.add(reader)

@@ -69,7 +69,7 @@ class GridBlocks:
 class Walk:
     """The chunks of a column rank that the blocks visit under a mask: those that keep a point for a row of the block.
 
-    In chunks of `chunk` coordinates, (blocks,) each: from `begin` to `end`; from `inner` to `outer` every point is kept.
+    In chunks of `chunk` coordinates, (blocks,) each: from `begin` to `end`; from `inner` to `outer` all is kept.
     """
 
     rank: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -26,6 +27,8 @@ from mappings.program import Array
 from mappings.tiles import Loop
 
 Values = NDArray[np.float64]
+COPY_BYTES = 16
+"""Bytes that an instruction moves at most between memory and a thread block (CUDA programming guide)."""
 
 
 class NestLaunch:
@@ -175,11 +178,16 @@ class NestLaunch:
             total = total * count_chunks(self.blocks.size[rank].astype(np.float64), chunks)
         return total
 
-    def _steps(self, part: BlockPart, run: Any, trips: Values, masked: bool, overhead: bool = False) -> tuple[GridStep, ...]:
+    def _steps(
+        self, part: BlockPart, run: Any, trips: Values, masked: bool, overhead: bool = False
+    ) -> tuple[GridStep, ...]:
         loads = [step for load in part.loads for step in self._load(load, run)]
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
-        copied = [float(np.mean(self._span(each, run)[3])) / mean for each in (*part.loads, *part.stores)]
+        copied = [
+            float(np.mean(self._span(each, run)[3])) / mean / self._copy_bytes(each.tensor)
+            for each in (*part.loads, *part.stores)
+        ]
         counts = {
             leaf: float(np.mean(self._trips(self.parts.path(leaf)))) / max(float(np.mean(self._trips(part.path))), 1e-9)
             for leaf in part.leaves
@@ -187,20 +195,43 @@ class NestLaunch:
         done = self.steps.computed(part, sum(copied[: len(part.loads)]), sum(copied), counts, masked, overhead)
         return (*loads, *done, *stores)
 
+    def _copy_bytes(self, tensor: str) -> float:
+        """Bytes that an instruction moves at a time: 16, or as many as divide a row of the tensor in memory."""
+        ranks = self.homes.cascade.tensors[tensor].ranks
+        word = self.tensor_bytes[tensor]
+        row = self._volume(ranks[-1:]) * word
+        return max(word, math.gcd(int(row), COPY_BYTES)) if row.is_integer() else word
+
+    def _volume(self, ranks: Sequence[str]) -> float:
+        return float(self.homes.ranks.volume(ranks, self.extents).flat[0])
+
     def _load(self, load: Transfer, run: Any) -> list[GridStep]:
         first, last, row_bytes, _ = self._span(load, run)
         again = self._again(load, run) - 1
         first, last = first * self.alive, last * self.alive
-        common: dict[str, Any] = {"load": load.tensor, "asynchronous": _number(int(self._stages(load) > 1))}
         hot = self._hot(load.tensor)
+        name, before = self._read_before(load)
+        common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self._stages(load) > 1))}
         made = [
             GridStep(rows=(self._values(first), self._values(last)), row_bytes=self._values(row_bytes),
-                     same=self._same(load), hot=hot, **common)
+                     same=None if before else self._same(load), hot=hot, again=before, **common)
         ]  # fmt: skip
         if (again > 0).any():
             once = (last - first) * row_bytes
-            made.append(GridStep(rows=(ZERO, self._values(again)), row_bytes=self._values(once), again=True, hot=hot, **common))
+            rows = ZERO, self._values(again)
+            made.append(GridStep(rows=rows, row_bytes=self._values(once), again=True, hot=hot, **common))
         return made
+
+    def _read_before(self, load: Transfer) -> tuple[str, bool]:
+        """What a load is called, and whether the block has read the same in an earlier part.
+
+        Two ways to cut one tensor are two loads, whose bytes are not told to overlap.
+        """
+        earlier = [other for part in self.parts.parts for other in part.loads if other.tensor == load.tensor]
+        earlier = earlier[: earlier.index(load)]
+        other_cut = any(set(other.shape.dimensions) != set(load.shape.dimensions) for other in earlier)
+        same_cut = any(set(other.shape.dimensions) == set(load.shape.dimensions) for other in earlier)
+        return (str(load.access) if other_cut and not same_cut else load.tensor), same_cut
 
     def _store(self, store: Transfer, run: Any) -> GridStep:
         first, last, row_bytes, _ = self._span(store, run)
@@ -213,7 +244,7 @@ class NestLaunch:
     def _again(self, transfer: Transfer, run: Any) -> Values:
         """How often a block moves the same tile."""
         walked = self.walk is not None and run is not None
-        loops = [loop for loop in transfer.again if not (walked and loop.rank == self.walk.rank)]  # type: ignore[union-attr]
+        loops = [loop for loop in transfer.again if not (walked and self.walk and loop.rank == self.walk.rank)]
         times = self._trips(loops)
         return times * (run[1] - run[0]) if len(loops) < len(transfer.again) else times
 
@@ -228,15 +259,16 @@ class NestLaunch:
             cut = [term for term in dimension.terms if self.blocks.several(term[2])]
             if rows is not None:
                 continue
-            if run is not None and len(dimension.terms) == 1 and dimension.terms[0][2] == self.walk.rank:  # type: ignore[union-attr]
-                low, high = self.walk.columns(run[0], run[1])  # type: ignore[union-attr]
+            if run is not None and self.walk and len(dimension.terms) == 1 and dimension.terms[0][2] == self.walk.rank:
+                low, high = self.walk.columns(run[0], run[1])
                 rows, first, last = dimension, low.astype(np.float64), high.astype(np.float64)
             elif len(dimension.terms) > 1 and cut:
                 first = reduce(np.add, (c * self.blocks.start[base] for c, _, base in cut)).astype(np.float64)
                 width = reduce(np.add, (c * (sizes[base] - 1) for c, _, base in dimension.terms)) + 1
                 rows, last = dimension, first + width
         others = type(transfer.shape)(
-            tuple(dimension for dimension in transfer.shape.dimensions if dimension is not rows), transfer.shape.moved_by
+            tuple(dimension for dimension in transfer.shape.dimensions if dimension is not rows),
+            transfer.shape.moved_by,
         )
         row_bytes = self.homes.ranks.words(others, sizes).reshape(-1) * self.tensor_bytes[transfer.tensor]
         return first, last, row_bytes, (last - first) * row_bytes * self._again(transfer, run)
@@ -269,13 +301,14 @@ class NestLaunch:
     def _hold_bytes(self, hold: Hold) -> float:
         sizes = self.tile(hold.loops)
         words = [
-            float(tensor_words(self.homes, name, hold, sizes).flat[0]) * self.tensor_bytes[name] for name in hold.tensors
+            float(tensor_words(self.homes, name, hold, sizes).flat[0]) * self.tensor_bytes[name]
+            for name in hold.tensors
         ]
         return max(words) * float(hold.buffers.flat[0])
 
     def _registers(self) -> float:
-        """Registers of a thread: what the mapping holds there, and what addresses and counters take. SpecError when a
-        thread cannot have so many, unless a hold may spill."""
+        """Registers of a thread: what the mapping holds there, and what addresses and counters take; SpecError for more
+        than there are, unless a hold may spill."""
         total, largest, most = self.steps.threads.variable("thread_registers"), "", 0.0
         holds = self._inside("registers")
         for hold in holds:
@@ -293,11 +326,12 @@ class NestLaunch:
     def _overlap(self) -> int:
         """Further tiles that a team works on beside the newest one: those of a pipeline; one where nothing in the loops
         waits for a product."""
-        depths = [int(part.depth.flat[0]) for part in _parts(self.phase.body) if isinstance(part, Block) and part.depth is not None]
+        blocks = [part for part in _parts(self.phase.body) if isinstance(part, Block)]
+        depths = [int(block.depth.flat[0]) for block in blocks if block.depth is not None]
         if depths:
             return max(depths) - 1
-        looped = [leaf for part in self.parts.parts if part.path for leaf in part.leaves]
-        return int(bool(looped) and all(leaf.unit == "tensor" for leaf in looped))
+        looped = [part for part in self.parts.parts if part.path]
+        return int(bool(looped) and not any(self.steps.waits(part) for part in looped))
 
     def _values(self, values: Array) -> Expression:
         """A number, or an array with one for each block, as an expression."""
