@@ -43,7 +43,7 @@ def derived_program(
     known = {name: value for name, value in numbers.items() if name not in definitions}
     try:
         values = resolve(definitions, {**known, **settings})
-        program = lower_grid(cascade, machine, mapping.nest, values)
+        program = lower_grid(cascade, replace(machine, word_bits=8.0 * case.word_bytes), mapping.nest, values)
     except EinsightError as error:
         raise error.located(file=mapping.file) from None
     if case.variant in steps:

@@ -6,9 +6,8 @@ instructions. To it comes what a loop's trip takes: control, addresses of copies
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from architectures import EvaluatedArchitecture
@@ -20,39 +19,16 @@ from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.instructions import Cost, Threads
 from mappings.gpu.kernel import GridStep
+from mappings.gpu.product import PRODUCT_DEPTH_BYTES, Product
 from mappings.nest import Hold, Leaf
 from mappings.operands import is_previous
 from mappings.program import Array
 from mappings.tiles import Loop
 
 VECTOR_UNITS = ("vector", "sfu")
-PRODUCT_DEPTH_BYTES = 32
-"""Bytes of an operand's row that one product instruction multiplies: 16 numbers of 16 bits (PTX ISA)."""
 REGISTER_BYTES = 4
 
 Tile = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Product:
-    """Sizes of a product of tiles: rows x columns, summed over depth, `repeat` times."""
-
-    rows: float
-    columns: float
-    depth: float
-    repeat: float
-    word_bytes: float
-
-    @property
-    def padded(self) -> Product:
-        """In whole instructions: 16 rows, 8 columns, 32 bytes of depth (PTX ISA, mma.sync)."""
-        depth = PRODUCT_DEPTH_BYTES / self.word_bytes
-        return replace(
-            self,
-            rows=16 * math.ceil(self.rows / 16),
-            columns=8 * math.ceil(self.columns / 8),
-            depth=depth * math.ceil(self.depth / depth),
-        )
 
 
 class BlockSteps:
