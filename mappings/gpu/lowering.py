@@ -42,6 +42,7 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
 
     Raises SpecError, naming the kernel, for arguments that it cannot take and blocks that do not fit.
     """
+    Gpu.of(machine)
     try:
         env: Env = {**machine.variables, **arguments}
         env.update(resolve(kernel.variables, env))
