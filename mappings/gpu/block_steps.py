@@ -18,6 +18,7 @@ from einsum.errors import SpecError, join_key, nearest
 from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.instructions import Cost, Threads
+from mappings.gpu.invariants import operations_of
 from mappings.gpu.kernel import GridStep
 from mappings.gpu.product import PRODUCT_DEPTH_BYTES, Product
 from mappings.nest import Hold, Leaf
@@ -270,11 +271,13 @@ class BlockSteps:
         has_column = width > 1
         threads = replace(self.threads, columns=width) if has_column else self.threads
         points, latency = self._volume(einsum.ranks, tile), 0.0
-        kinds: dict[str, float] = {**einsum.ops}
-        if selects:
-            asked = {"cmp": len(einsum.conditions), "select": 1}
-            kinds |= {kind: kinds.get(kind, 0) + count for kind, count in asked.items()}
-        cost = threads.operations(kinds, points, has_column)
+        done = operations_of(einsum, lambda access: has_column and self._width(access.ranks, tile) <= 1)
+        cost = threads.operations(done.points, points, has_column) + self._selecting(einsum, points, threads, selects)
+        rows = points / max(width, 1.0)
+        cost += threads.operations(done.rows, rows, False)
+        if done.divisions and has_column:
+            reciprocal = Cost(sfu=done.divisions * threads.operation("div").sfu)
+            cost += reciprocal.times(threads.lanes(rows, False) - threads.lanes(points, True))
         results = self._volume((rank for rank in einsum.ranks if rank not in einsum.reduced), tile)
         if einsum.reduction is not None and self._width(einsum.reduced, tile) > 1:
             kind = REDUCTIONS[einsum.reduction].kind
@@ -296,8 +299,7 @@ class BlockSteps:
         """A product's result that becomes an operand: masked, converted, and brought to where the next one reads it."""
         tile, tensor = self.tile(leaf.loops), einsum.name
         words = self._volume((rank for rank in einsum.output.ranks if rank in einsum.ranks), tile)
-        kinds = {"cmp": float(len(einsum.conditions)), "select": 1.0} if selects else {}
-        cost = self.threads.operations(kinds, words, True)
+        cost = self._selecting(einsum, words, self.threads, selects)
         if self.tensor_bytes[tensor] < REGISTER_BYTES:
             cost += self.threads.operation("convert").times(words)
         shared = self._level(leaf, tensor) == "shared" or any(
@@ -306,6 +308,11 @@ class BlockSteps:
         moved = words * self.tensor_bytes[tensor] if shared else 0.0
         latency = 2 * self.threads.barrier_cycles if shared else 0.0
         return _vector(f"{tensor} operand", cost.times(count), latency * count, moved * count)
+
+    def _selecting(self, einsum: Einsum, points: float, threads: Threads, selects: bool) -> Cost:
+        """Comparisons and selection under a mask at the points of a tile."""
+        kinds = {"cmp": float(len(einsum.conditions)), "select": 1.0} if selects else {}
+        return threads.operations(kinds, points, True)
 
     def _leave(self, tensor: str, maker: Leaf) -> GridStep:
         """A result on its way out: converted, and through the shared memory to where threads write whole lines."""
