@@ -21,7 +21,7 @@ from architectures.evaluated import (
 )
 from architectures.flash import Flash
 from architectures.links import Link, Route
-from architectures.parts import Env, Memory, Selector, Unit, located, optional
+from architectures.parts import Env, Instruction, Memory, Selector, Unit, located, optional
 from architectures.quantity import AREA, COUNT, FREQUENCY, Area, Count, Frequency, Number
 from einsum.description import Description
 from einsum.errors import EinsightError, SpecError, nearest
@@ -51,6 +51,8 @@ class Architecture(Description):
     """Memories, outermost first; the first is the backing store that holds every tensor."""
     units: dict[str, Unit] = Field(default_factory=dict)
     """Compute units."""
+    instructions: dict[str, Instruction] = Field(default_factory=dict)
+    """GPUs: what an operation of an Einsum, or a part of a loop, takes of the threads that run it, by kind."""
     selectors: dict[str, Selector] = Field(default_factory=dict)
     """Top-k engines."""
     flash: dict[str, Flash] = Field(default_factory=dict)
@@ -96,6 +98,10 @@ class Architecture(Description):
             for name, unit in self.units.items():
                 with located("units", name):
                     units[name] = unit.evaluate(name, values, clock_hz, word_bits)
+            instructions = {}
+            for name, instruction in self.instructions.items():
+                with located("instructions", name):
+                    instructions[name] = instruction.evaluate(values)
             selectors = {}
             for name, selector in self.selectors.items():
                 with located("selectors", name):
@@ -123,6 +129,7 @@ class Architecture(Description):
             selectors,
             devices,
             {name: tuple(route.over) for name, route in self.paths.items()},
+            instructions,
         )
 
     @model_validator(mode="after")

@@ -97,6 +97,15 @@ class EvaluatedOp:
 
 
 @dataclass(frozen=True)
+class EvaluatedInstruction:
+    """What one operation of a thread takes: issue slots, those among them that run at half rate, special functions."""
+
+    issue: Number
+    half: Number
+    sfu: Number
+
+
+@dataclass(frozen=True)
 class EvaluatedUnit:
     """An array of processing elements. `dims` gives its elements along each named spatial dimension, outermost first.
 
@@ -196,6 +205,7 @@ class EvaluatedArchitecture:
     selectors: Mapping[str, EvaluatedSelector] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instructions: Mapping[str, EvaluatedInstruction] = field(default_factory=dict)
 
     @property
     def word_bytes(self) -> Number:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from architectures.evaluated import (
+    EvaluatedInstruction,
     EvaluatedMemory,
     EvaluatedOp,
     EvaluatedRegisters,
@@ -74,6 +75,22 @@ class OpCost(Part):
     def evaluate(self, env: Env) -> EvaluatedOp:
         """The costs with the variables in `env`."""
         return EvaluatedOp(CYCLES.evaluate(self.cycles, env, "cycles"), ENERGY.evaluate(self.energy, env, "energy"))
+
+
+class Instruction(Part):
+    """What one operation takes of the threads of a GPU that runs it; a number counts instructions, or parts of one."""
+
+    issue: Cycles = Expression.parse(1)
+    """Instructions that a thread issues for it."""
+    half: Cycles = Expression.parse(0)
+    """Those among them that run at half the rate."""
+    sfu: Cycles = Expression.parse(0)
+    """Those among them that the special-function unit runs."""
+
+    def evaluate(self, env: Env) -> EvaluatedInstruction:
+        """The numbers with the variables in `env`."""
+        names = ("issue", "half", "sfu")
+        return EvaluatedInstruction(*(CYCLES.evaluate(getattr(self, name), env, name) for name in names))
 
 
 class Registers(Part):

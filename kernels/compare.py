@@ -21,7 +21,7 @@ from einsum.errors import EinsightError, SpecError, nearest
 from einsum.files import reason
 from einsum.specfile import load_yaml
 from kernels.case import Case
-from kernels.predict import FORMS, STEPS, TILE, Fidelity, Prediction, predict
+from kernels.predict import FORMS, STEPS, TILE, Fidelity, Form, Prediction, predict
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case))
 REQUIRED = ("kernel", "ms")
@@ -170,15 +170,19 @@ def compare(
     machine: EvaluatedArchitecture,
     progress: Callable[[int, int], None] | None = None,
     fidelity: Fidelity = "analytic",
+    form: Form = "kernel",
 ) -> tuple[Compared, ...]:
-    """Predict every row; rows that cannot run keep the reason. SpecError for an architecture that is no GPU."""
+    """Predict every row; rows that cannot run keep the reason. `fidelity` and `form` as for `predict`.
+
+    SpecError for an architecture that is no GPU.
+    """
     Gpu.of(machine)
     found: list[Compared] = []
     known: dict[Case, Prediction | str] = {}
     for done, row in enumerate(rows):
         if row.case not in known:
             try:
-                known[row.case] = predict(row.case, machine, fidelity)
+                known[row.case] = predict(row.case, machine, fidelity, form)
             except SpecError as error:
                 known[row.case] = error.message
         answer = known[row.case]

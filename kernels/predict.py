@@ -16,6 +16,7 @@ from architectures import EvaluatedArchitecture
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from kernels.case import Case
+from kernels.derived import derived_program
 from kernels.patterns import block_size, kept_blocks
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.lowering import lower
@@ -30,6 +31,7 @@ DESCRIPTIONS = {
 }  # fmt: skip
 """Kernel -> its description in mappings/gpu/library."""
 Fidelity = Literal["analytic", "event"]
+Form = Literal["kernel", "nest"]
 TILE = ("block_m", "block_n", "block_k", "warps", "stages", "splits")
 FORMS: dict[str, dict[str, int]] = {
     "mma-sync": {"group_mma": 0},
@@ -65,14 +67,17 @@ def description(kernel: str) -> GpuKernel:
     return GpuKernel.load(DESCRIPTIONS[kernel])
 
 
-def predict(case: Case, machine: EvaluatedArchitecture, fidelity: Fidelity = "analytic") -> Prediction:
+def predict(
+    case: Case, machine: EvaluatedArchitecture, fidelity: Fidelity = "analytic", form: Form = "kernel"
+) -> Prediction:
     """Time and traffic of `case` on `machine`; SpecError where it cannot run, or no tile of the description can.
 
     fidelity  analytic: queueing network; event: every tile of every thread block (about a second for each case)
+    form      kernel: the description of the compiled kernel; nest: the mapping that derives it from its cascade
     """
     kernel = description(case.kernel)
     if any(getattr(case, name) for name in ("block_m", "block_n", "warps")):
-        return _predict_tile(case, kernel, machine, fidelity)
+        return _predict_tile(case, kernel, machine, fidelity, form)
     best: Prediction | None = None
     refused: EinsightError | None = None
     for tile in kernel.tiles:
@@ -80,7 +85,7 @@ def predict(case: Case, machine: EvaluatedArchitecture, fidelity: Fidelity = "an
         for splits in _splits(case, machine):
             try:
                 chosen = Case.from_fields({**case.fields(), **values, **splits})
-                found = _predict_tile(chosen, kernel, machine, fidelity)
+                found = _predict_tile(chosen, kernel, machine, fidelity, form)
             except SpecError as error:
                 refused = error
                 continue
@@ -101,9 +106,14 @@ def _splits(case: Case, machine: EvaluatedArchitecture) -> list[dict[str, int]]:
     return [{"splits": 2**power} for power in range(8) if 2**power <= multiprocessors]
 
 
-def _predict_tile(case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture, fidelity: Fidelity) -> Prediction:
+def _predict_tile(
+    case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture, fidelity: Fidelity, form: Form
+) -> Prediction:
     arguments = arguments_of(case)
-    program = lower(kernel, machine, arguments)
+    if form == "nest":
+        program = derived_program(case, kernel, machine, arguments, STEPS)
+    else:
+        program = lower(kernel, machine, arguments)
     if fidelity == "event":
         from simulator.event import evaluate_events
 

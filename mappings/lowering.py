@@ -41,19 +41,9 @@ def lower(
     at a time (`needs_single_points`). SpecError for a mapping that is not legal, with
     the first obstacle; `nest.StructureVaries` when a condition differs between the points.
     """
-    levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
-    binder = Binder(cascade, env, points, levels)
-    ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)
-    phases = binder.phases(nest, "nest")
-    store = next(iter(machine.memories))
-    outside = tuple(name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate")
-    root = Hold(store, store, outside, np.ones((points, 1)), False, False, False, (), "the outermost memory")
-    extents = base_extents(cascade, env, points)
-    homes = Homes(cascade, ranks, phases, root, _single_loops(phases, extents))
-    _check_iterations(homes)
-    _check_complete(cascade, phases)
-    homes.check()
-    _check_values_last(homes, extents)
+    homes = bound(cascade, machine, nest, env, points)
+    phases, extents = homes.phases, base_extents(cascade, env, points)
+    _check_no_gpu_form(phases, machine)
     tensor_bytes = word_bytes(cascade, machine, env, points)
     mask = Mask.of(cascade, env) if points == 1 else None
     lowered = []
@@ -73,6 +63,33 @@ def lower(
         area_m2=None if machine.area_m2 is None else column(machine.area_m2),
         assumptions=_assumptions(lowered, hidden_fill),
     )
+
+
+def bound(
+    cascade: Cascade, machine: EvaluatedArchitecture, nest: tuple[Node, ...], env: Mapping[str, Any], points: int
+) -> Homes:
+    """A nest bound to numbers and checked: its phases, where every tensor lives. Arguments and errors as `lower`."""
+    levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
+    binder = Binder(cascade, env, points, levels)
+    ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)
+    phases = binder.phases(nest, "nest")
+    store = next(iter(machine.memories))
+    outside = tuple(name for name, tensor in cascade.tensors.items() if tensor.kind != "intermediate")
+    root = Hold(store, store, outside, np.ones((points, 1)), False, False, False, (), "the outermost memory")
+    extents = base_extents(cascade, env, points)
+    homes = Homes(cascade, ranks, phases, root, _single_loops(phases, extents))
+    _check_iterations(homes)
+    _check_complete(cascade, phases)
+    homes.check()
+    _check_values_last(homes, extents)
+    return homes
+
+
+def _check_no_gpu_form(phases: tuple[PhaseNest, ...], machine: EvaluatedArchitecture) -> None:
+    """SpecError for thread blocks on a machine that is no GPU."""
+    for phase in phases:
+        if phase.form.warps is not None or phase.form.specialized is not None:
+            raise SpecError(f"'{machine.name}' is no GPU: a grid on it has no warps", key="nest")
 
 
 def needs_single_points(cascade: Cascade) -> bool:

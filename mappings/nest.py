@@ -8,7 +8,7 @@ the children of a sequence that has no loop around it run one after another and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +87,24 @@ Part = Leaf | Pause | Block
 
 
 @dataclass(frozen=True)
+class GridForm:
+    """What a grid says of its instances: how many a copy holds, and on a GPU the warps of a block and whether some of
+    them only load; None where it does not say. Each is (points, 1)."""
+
+    slots: Array | None = None
+    warps: Array | None = None
+    specialized: Array | None = None
+
+    def over(self, outer: GridForm) -> GridForm:
+        """This form, and what it leaves open from a grid around it."""
+        return GridForm(*(own if own is not None else given for own, given in zip(self._all, outer._all, strict=True)))
+
+    @property
+    def _all(self) -> tuple[Array | None, Array | None, Array | None]:
+        return self.slots, self.warps, self.specialized
+
+
+@dataclass(frozen=True)
 class PhaseNest:
     """One phase: what runs for each tile of the loops that enclose all of it."""
 
@@ -95,7 +113,12 @@ class PhaseNest:
     tile_loops: tuple[Loop, ...]
     leaves: tuple[Leaf, ...]
     holds: tuple[Hold, ...]
-    slots: Array
+    form: GridForm
+
+    @property
+    def slots(self) -> Array:
+        """Instances of the grid that one copy of the private parts holds at a time."""
+        return np.ones((1, 1)) if self.form.slots is None else self.form.slots
 
 
 class Binder:
@@ -107,7 +130,7 @@ class Binder:
         self.env = env
         self.points = points
         self.levels = levels
-        self.slots: dict[Loop, Array] = {}
+        self.forms: dict[Loop, GridForm] = {}
         self.inner_of = {part.inner: base for base, part in cascade.partitions.items()}
         self.outer_of = {part.outer: base for base, part in cascade.partitions.items()}
 
@@ -127,8 +150,10 @@ class Binder:
         grid = [loop.grid for loop in body.loops]
         if grid != sorted(grid, reverse=True):
             raise SpecError("the loops of a grid have to be outside all others", key="nest")
-        slots = self.slots.get(body.loops[sum(grid) - 1], np.ones((self.points, 1))) if any(grid) else np.ones((1, 1))
-        return PhaseNest(title, body, body.loops, leaves, tuple(holds), slots)
+        form = GridForm()
+        for loop in body.loops[: sum(grid)]:
+            form = self.forms.get(loop, GridForm()).over(form)
+        return PhaseNest(title, body, body.loops, leaves, tuple(holds), form)
 
     def _walk(self, nodes: tuple[Node, ...], loops: tuple[Loop, ...], holds: tuple[Hold, ...], key: str) -> Part:
         parts: list[Part] = []
@@ -138,8 +163,7 @@ class Binder:
             if isinstance(node, Loops):
                 loops += self._loops(node, "for", here)
             elif isinstance(node, Grid):
-                loops += self._loops(node, "grid", here)
-                self.slots[loops[-1]] = self._whole(node.slots, join_key(here, "slots"))
+                loops += self._grid(node, here)
             elif isinstance(node, (Keep, Stage)):
                 holds += self._holds(node, loops, here)
             elif isinstance(node, Select):
@@ -167,6 +191,21 @@ class Binder:
         return tuple(
             self._loop(name, chunk, kind == "grid", join_key(key, kind, name)) for name, chunk in node.ranks.items()
         )
+
+    def _grid(self, node: Grid, key: str) -> tuple[Loop, ...]:
+        for rank in node.backward:
+            if rank not in node.ranks:
+                message = f"the grid has no rank '{rank}'{nearest(rank, node.ranks)}"
+                raise SpecError(message, key=join_key(key, "backward"))
+        loops = tuple(replace(loop, backward=loop.name in node.backward) for loop in self._loops(node, "grid", key))
+        special = join_key(key, "specialized")
+        if loops:
+            self.forms[loops[-1]] = GridForm(
+                None if node.slots is None else self._whole(node.slots, join_key(key, "slots")),
+                None if node.warps is None else self._whole(node.warps, join_key(key, "warps")),
+                None if node.specialized is None else self._number(node.specialized, special, least=0),
+            )
+        return loops
 
     def _loop(self, name: str, chunk: Expression, grid: bool, key: str | None) -> Loop:
         known = {*self.cascade.ranks, *self.cascade.partitions, *self.inner_of, *self.outer_of}

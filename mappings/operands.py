@@ -206,7 +206,7 @@ class Homes:
                     f"'{loop.name}' that computes it; close that loop first",
                     key=leaf.key,
                 )
-            if not iterates:
+            if not iterates and not loop.grid:  # an instance finds nothing of another's: each computes the value
                 result.append(Gate(loop, "last" if unfinished or self._waits(leaf, loop) else "first"))
         return tuple(result)
 

@@ -56,12 +56,21 @@ class Loops(Model):
 
 class Grid(Model):
     """`grid`: outermost loops whose iterations are instances (thread blocks) that run side by side, one on each copy of
-    the private units and memories."""
+    the private units and memories. The last rank runs fastest."""
 
     ranks: dict[str, Expression] = Field(alias="grid", description="rank -> coordinates of one instance.")
-    slots: Expression = Field(
-        default=Expression.parse(1), description="Instances that one copy holds at a time (occupancy)."
+    slots: Expression | None = Field(
+        default=None,
+        description="Instances that one copy holds at a time (occupancy), 1 unless given; on a GPU it follows from "
+        "what a block takes.",
     )
+    warps: Expression | None = Field(default=None, description="GPU: warps of a thread block.")
+    specialized: Expression | None = Field(
+        default=None,
+        description="GPU: 1 if warps of their own issue the loads, so that the others wait for loads only and not for "
+        "each other (warp specialization); 0 unless given.",
+    )
+    backward: Names = Field(default=(), description="GPU: ranks whose last chunk is the first to start.")
 
 
 class Keep(Model):

@@ -30,13 +30,15 @@ class Loop:
     """One temporal loop of a nest: it visits `rank` (a base rank) in chunks of `chunk` coordinates, (points, 1).
 
     `name` is the rank as the mapping wrote it: the base rank itself, or the outer or inner rank of a partition. The
-    iterations of a `grid` loop are instances that run side by side: nothing is reused from one to the next.
+    iterations of a `grid` loop are instances that run side by side: nothing is reused from one to the next; those of a
+    `backward` one start with the last.
     """
 
     name: str
     rank: str
     chunk: Array
     grid: bool = False
+    backward: bool = False
 
 
 Positions = frozenset[tuple[Loop, Side]]

@@ -16,7 +16,7 @@ from mappings.nest import StructureVaries
 from simulator.analytic import evaluate
 from simulator.point_program import Failure, PointProgram, compile_graph
 from simulator.result import result_values
-from simulator.simulate import Design, build_program, split_by_structure, with_linear_layers
+from simulator.simulate import Design, build_program, runs_in_blocks, split_by_structure, with_linear_layers
 
 SAMPLES = 256
 """Sample points of a program at most: the more there are, the more questions they answer differently."""
@@ -29,10 +29,10 @@ def point_programs(
 ) -> tuple[PointProgram, ...]:
     """Programs, at most so many, that give the results of these names at (nearly) all points of a design.
 
-    A point belongs to the first program that holds for it. None are found for a mapping that is no nest, under a mask,
-    and where the simulation does with a value what cannot be followed.
+    A point belongs to the first program that holds for it. None are found for a mapping that is no nest, for one in
+    thread blocks of a GPU, under a mask, and where the simulation does with a value what cannot be followed.
     """
-    if not chosen.mapping.nest or needs_single_points(chosen.cascade):
+    if not chosen.mapping.nest or needs_single_points(chosen.cascade) or runs_in_blocks(chosen):
         return ()
     programs: list[PointProgram] = []
     rest = np.arange(chosen.points)

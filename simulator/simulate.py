@@ -146,6 +146,8 @@ def build_program(chosen: Design) -> TileProgram:
         return kernel_program(chosen)
     if chosen.mapping.plan is not None:
         return plan_program(chosen)
+    if runs_in_blocks(chosen):
+        return grid_program(chosen)
     env = chosen.environment()
     machine = chosen.architecture.evaluate(chosen.settings)
     try:
@@ -183,17 +185,40 @@ def plan_program(chosen: Design, trace: HeadTrace | None = None) -> TileProgram:
         raise error.located(file=chosen.mapping.file) from None
 
 
+def runs_in_blocks(chosen: Design) -> bool:
+    """Whether a design's nest runs as thread blocks of a GPU."""
+    from mappings.gpu.nest_lowering import has_grid
+
+    return "multiprocessors" in chosen.architecture.variables and has_grid(chosen.mapping.nest)
+
+
+def grid_program(chosen: Design) -> TileProgram:
+    """The tile program of a nest in thread blocks of a GPU at one design point."""
+    from mappings.gpu.nest_lowering import lower_grid
+
+    chosen = _plain(chosen)
+    try:
+        machine, env = chosen.architecture.evaluate(chosen.settings), chosen.environment()
+        return lower_grid(chosen.cascade, machine, chosen.mapping.nest, env)
+    except EinsightError as error:
+        raise error.located(file=chosen.mapping.file) from None
+
+
+def _plain(chosen: Design) -> Design:
+    """A design at one point with plain numbers: a grid of thread blocks is enumerated."""
+    settings = {
+        name: value.item() if isinstance(value, np.ndarray) else value for name, value in chosen.settings.items()
+    }
+    return replace(chosen, settings=settings)
+
+
 def kernel_program(chosen: Design) -> TileProgram:
     """The tile program of a GPU kernel at one design point; the mapping's variables are its arguments."""
     from mappings.gpu.lowering import lower as lower_kernel
 
-    # A kernel's grid is enumerated, so all its numbers are plain ones.
-    settings = {
-        name: value.item() if isinstance(value, np.ndarray) else value for name, value in chosen.settings.items()
-    }
-    chosen = replace(chosen, settings=settings)
+    chosen = _plain(chosen)
     assert chosen.mapping.kernel is not None
-    machine = chosen.architecture.evaluate(settings)
+    machine = chosen.architecture.evaluate(chosen.settings)
     env = chosen.environment()
     try:
         return lower_kernel(chosen.mapping.kernel, machine, {name: env[name] for name in chosen.mapping.variables})
@@ -296,7 +321,7 @@ def _one_by_one(chosen: Design) -> bool:
     """Whether the points of a design have to be evaluated one after another."""
     if chosen.mapping.plan is not None:
         return False
-    return chosen.mapping.kernel is not None or needs_single_points(chosen.cascade)
+    return chosen.mapping.kernel is not None or needs_single_points(chosen.cascade) or runs_in_blocks(chosen)
 
 
 _FEW_POINTS = 16

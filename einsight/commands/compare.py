@@ -28,6 +28,14 @@ def _measurements() -> tuple[str, ...]:
     show_default=True,
     help="The evaluator: a queueing network, or a simulation of every tile (about a second for each row).",
 )
+@click.option(
+    "--form",
+    type=click.Choice(["kernel", "nest"]),
+    default="kernel",
+    show_default=True,
+    help="What a kernel is predicted from: the description of its compiled code, or the nest that derives it from its "
+    "cascade.",
+)
 @out_option("DIR", "Write a table, a page and charts into this folder.")
 @json_option
 def command(
@@ -35,6 +43,7 @@ def command(
     architecture: str | None,
     settings: dict[str, Any],
     fidelity: Literal["analytic", "event"],
+    form: Literal["kernel", "nest"],
     out: str | None,
     as_json: bool,
 ) -> None:
@@ -52,7 +61,7 @@ def command(
         folder = None if out is None else f"{out}/{name}" if name else out
         if len(runs) > 1 and not as_json:
             click.echo(f"{name}\n")
-        documents[name] = _compare(file, machine, folder, settings, fidelity, as_json)
+        documents[name] = _compare(file, machine, folder, settings, (fidelity, form), as_json)
         if len(runs) > 1 and not as_json:
             click.echo()
     if as_json:
@@ -64,7 +73,7 @@ def _compare(
     architecture: str,
     out: str | None,
     settings: dict[str, Any],
-    fidelity: Literal["analytic", "event"],
+    how: tuple[Literal["analytic", "event"], Literal["kernel", "nest"]],
     quiet: bool,
 ) -> dict[str, Any]:
     from architectures import Architecture
@@ -75,7 +84,7 @@ def _compare(
     described = Architecture.load(architecture)
     refuse_unknown(settings, described.known_names)
     machine = described.evaluate(settings)
-    compared = compare(rows, machine, progress_line("rows"), fidelity)
+    compared = compare(rows, machine, progress_line("rows"), *how)
     summary = summarise(compared)
     files: tuple[Any, ...] = ()
     if out is not None:

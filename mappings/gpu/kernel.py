@@ -133,7 +133,17 @@ class GpuKernel(Model):
     source: str = ""
     """Where the algorithm and the numbers come from."""
     cascade: str = ""
-    """The cascade that it computes, or a part of; empty where it computes nothing."""
+    """The cascade that it computes."""
+    sizes: dict[str, Expression] = {}
+    """The cascade's sizes and variables, as expressions of the arguments."""
+    where: dict[str, Expression] = {}
+    """Further conditions on the cascade -> when they hold; `{name}` in the text is an argument."""
+    passed: tuple[str, ...] = ()
+    """Intermediate values of the cascade that go through memory from one launch to another."""
+    nests: dict[str, Expression] = {}
+    """Mappings that derive the same algorithm from a cascade -> when they do; the first that does is taken."""
+    nest_settings: dict[str, Expression] = {}
+    """Those mappings' tiles, as expressions of the arguments."""
     variables: dict[str, Expression] = {}
     """Names for use below: expressions of the arguments, of the architecture's variables and of each other."""
     limits: dict[str, Expression] = {}

@@ -7,7 +7,7 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,20 +42,25 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
 
     Raises SpecError, naming the kernel, for arguments that it cannot take and blocks that do not fit.
     """
-    gpu = Gpu.of(machine)
+    Gpu.of(machine)
     try:
         env: Env = {**machine.variables, **arguments}
         env.update(resolve(kernel.variables, env))
         for complaint, condition in kernel.limits.items():
             if not condition.evaluate(env):
                 raise SpecError(complaint)
-        phases = tuple(
-            LaunchLowering(launch, gpu, env).phase()
-            for launch in kernel.launches
-            if launch.when is None or launch.when.evaluate(env)
-        )
+        launches = [launch for launch in kernel.launches if launch.when is None or launch.when.evaluate(env)]
+        return lower_launches(launches, machine, env)
     except EinsightError as error:
         raise error.located(key=kernel.name) from None
+
+
+def lower_launches(
+    launches: Sequence[GridLaunch], machine: EvaluatedArchitecture, env: Env, assumptions: tuple[str, ...] = ()
+) -> TileProgram:
+    """The tile program of launches one after another; `env` has a value for every name in them, and word_bytes."""
+    gpu = Gpu.of(machine)
+    phases = tuple(LaunchLowering(launch, gpu, env).phase() for launch in launches)
     copies = dict.fromkeys(UNITS, gpu.multiprocessors)
     resources = {name: Resource(name, count) for name, count in copies.items()}
     resources |= {name: Resource(name) for name in ("DRAM", "L2")}
@@ -68,6 +73,7 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
         peak_per_s={},
         clock_hz=one * gpu.clock_hz,
         assumptions=(
+            *assumptions,
             "thread blocks start in the order of their numbers",
             "energy is that of actions at the nominal clock, without what the idle GPU draws"
             if gpu.power_limit_w > 0
