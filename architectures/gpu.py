@@ -37,6 +37,7 @@ class Gpu:
     group_mma: float
     tensor_flops_per_cycle: float
     tensor_fp8_ratio: float
+    tensor_tf32_ratio: float
     group_efficiency: float
     sync_efficiency: float
     group_wait_cycles: float
@@ -121,11 +122,19 @@ class Gpu:
         lost = max(1 / self.dram_copy_bandwidth - copying, 0.0) * 4 * part * (1 - part)
         return apart / (apart + lost)
 
+    def format_ratio(self, word_bytes: float) -> float:
+        """Rate of products of words of so many bytes over that of 16-bit ones; 4 bytes are multiplied as TF32."""
+        return {1: self.tensor_fp8_ratio, 4: self.tensor_tf32_ratio}.get(int(word_bytes), 1.0)
+
     def product_rate(self, rows: float, warps: int, word_bytes: float) -> tuple[float, bool]:
         """Operations per second of one multiprocessor's tensor cores, and whether warp groups issue the product.
 
-        A warp group takes 64 rows; smaller products go through instructions of single warps.
+        A warp group takes 64 rows; smaller products go through instructions of single warps. SpecError where the GPU
+        has no products of such words.
         """
-        peak = self.tensor_flops_per_cycle * (self.tensor_fp8_ratio if word_bytes == 1 else 1) * self.clock_hz
+        ratio = self.format_ratio(word_bytes)
+        if not ratio:
+            raise SpecError(f"the GPU has no products of numbers of {word_bytes:g} byte")
+        peak = self.tensor_flops_per_cycle * ratio * self.clock_hz
         wide = bool(self.group_mma) and rows >= 64 and warps >= 4
         return peak * (self.group_efficiency if wide else self.sync_efficiency), wide

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from architectures import EvaluatedArchitecture
+from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from kernels.case import Case
@@ -76,15 +77,24 @@ def predict(
     form      kernel: the description of the compiled kernel; nest: the mapping that derives it from its cascade
     """
     kernel = description(case.kernel)
-    if any(getattr(case, name) for name in ("block_m", "block_n", "warps")):
+    if case.dtype == "bf16" and not machine.variables["tensor_bf16_ratio"] and kernel.flops.text != "0":
+        raise SpecError(f"'{machine.name}' has no products of bf16 numbers")
+    for asked in ("window", "pattern"):
+        if getattr(case, asked) and asked not in kernel.takes:
+            raise SpecError(f"{case.kernel} has no {asked}")
+    given = {name: value for name in TILE if (value := getattr(case, name))}
+    tiles = [
+        {name: int(expression.number({**machine.variables, **case.fields()})) for name, expression in tile.items()}
+        for tile in kernel.tiles
+    ]
+    if all(name in given for tile in tiles for name in tile if tile[name]):
         return _predict_tile(case, kernel, machine, fidelity, form)
     best: Prediction | None = None
     refused: EinsightError | None = None
-    for tile in kernel.tiles:
-        values = {name: int(expression.number(machine.variables)) for name, expression in tile.items()}
+    for values in dict.fromkeys(tuple({**tile, **given}.items()) for tile in tiles):
         for splits in _splits(case, machine):
             try:
-                chosen = Case.from_fields({**case.fields(), **values, **splits})
+                chosen = Case.from_fields({**case.fields(), **dict(values), **splits})
                 found = _predict_tile(chosen, kernel, machine, fidelity, form)
             except SpecError as error:
                 refused = error
@@ -152,19 +162,28 @@ def arguments_of(case: Case) -> dict[str, Any]:
 
 def visible_pairs(case: Case) -> float:
     """Pairs of a query and a key that it sees, under the causal mask and the window."""
-    position = np.arange(case.q_len, dtype=np.float64) + case.kv_len - case.q_len
-    last = np.minimum(position, case.kv_len - 1) if case.causal else np.full(case.q_len, case.kv_len - 1.0)
-    first = np.zeros(case.q_len)
-    if case.window:
-        first = np.maximum(position - case.window + 1, 0)
-        last = np.minimum(last, position + case.window - 1)
-    return float(np.maximum(last - first + 1, 0).sum())
+    offset, end = case.kv_len - case.q_len, case.kv_len - 1  # query i stands at i + offset
+    first = _sum_clipped(offset - case.window + 1, case.q_len, 0, end + 1) if case.window else 0
+    last = case.q_len * end
+    if case.causal:
+        last = _sum_clipped(offset, case.q_len, -1, end)
+    elif case.window:
+        last = _sum_clipped(offset + case.window - 1, case.q_len, -1, end)
+    return float(last - first + case.q_len)
+
+
+def _sum_clipped(start: int, count: int, low: int, high: int) -> int:
+    """Sum of `count` whole numbers from `start` on, each raised to `low` and lowered to `high`."""
+    below = min(max(low - start, 0), count)
+    above = min(max(start + count - 1 - high, 0), count)
+    inside = count - below - above
+    return below * low + above * high + inside * (start + below) + inside * (inside - 1) // 2
 
 
 def _roofline_s(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: dict[str, Any], launches: int) -> float:
     env: dict[str, Any] = {**machine.variables, **arguments}
     env.update(resolve(kernel.variables, env))
-    fp8 = env["tensor_fp8_ratio"] if env["word_bytes"] == 1 else 1
-    peak = env["multiprocessors"] * env["tensor_flops_per_cycle"] * env["clock_hz"] * fp8
+    ratio = Gpu.of(machine).format_ratio(env["word_bytes"]) or 1.0
+    peak = env["multiprocessors"] * env["tensor_flops_per_cycle"] * env["peak_clock_hz"] * ratio
     work_s = max(kernel.flops.number(env) / peak, kernel.bytes.number(env) / env["dram_read_bandwidth"])
     return float(work_s + env["launch_latency"] + (launches - 1) * env["launch_next"])

@@ -220,10 +220,27 @@ def kernel_program(chosen: Design) -> TileProgram:
     assert chosen.mapping.kernel is not None
     machine = chosen.architecture.evaluate(chosen.settings)
     env = chosen.environment()
+    arguments = {name: env[name] for name in chosen.mapping.variables}
     try:
-        return lower_kernel(chosen.mapping.kernel, machine, {name: env[name] for name in chosen.mapping.variables})
+        _refuse_other_sizes(chosen, {**machine.variables, **arguments})
+        return lower_kernel(chosen.mapping.kernel, machine, arguments)
     except EinsightError as error:
         raise error.located(file=chosen.mapping.file) from None
+
+
+def _refuse_other_sizes(chosen: Design, arguments: dict[str, Any]) -> None:
+    """SpecError for a size of the cascade that the kernel does not have, such as values of another width than keys.
+
+    An argument that is set itself, such as the heads of keys, goes before the cascade's size.
+    """
+    kernel = chosen.mapping.kernel
+    assert kernel is not None
+    env = chosen.environment()
+    known = {**arguments, **resolve(kernel.variables, arguments)}
+    for name in sorted(set(chosen.cascade.parameters) & set(kernel.sizes)):
+        runs = kernel.sizes[name].evaluate(known)
+        if runs != env[name] and not kernel.sizes[name].names & set(chosen.settings):
+            raise SpecError(f"the kernel runs {name} = {kernel.sizes[name]} = {runs:g}, found {name} = {env[name]:g}")
 
 
 def simulate(

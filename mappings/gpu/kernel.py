@@ -9,7 +9,7 @@ and of the block's coordinates x, y, z.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -146,6 +146,8 @@ class GpuKernel(Model):
     """Those mappings' tiles, as expressions of the arguments."""
     variables: dict[str, Expression] = {}
     """Names for use below: expressions of the arguments, of the architecture's variables and of each other."""
+    takes: tuple[Literal["window", "pattern"], ...] = ()
+    """What a call may ask for besides a causal mask."""
     limits: dict[str, Expression] = {}
     """Conditions that a call must meet: what is wrong otherwise -> condition."""
     tiles: tuple[dict[str, Expression], ...] = ()

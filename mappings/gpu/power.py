@@ -12,8 +12,8 @@ FLUSHED = 8
 
 
 def energies(gpu: Gpu, word_bytes: float) -> dict[tuple[str, str], Array]:
-    """Joules of each action; a product of bytes takes half of what one of 16-bit numbers takes."""
-    share = 0.5 if word_bytes == 1 else 1.0
+    """Joules of each action; a product of other words draws the power of one of 16-bit words, at its own rate."""
+    share = 1 / (gpu.format_ratio(word_bytes) or 1.0)
     joules = {
         ("tensor", "flop"): gpu.group_flop_energy * share, ("tensor", "warp flop"): gpu.sync_flop_energy * share,
         ("vector", "lane"): gpu.lane_energy, ("sfu", "operation"): gpu.sfu_energy, ("L2", "byte"): gpu.l2_byte_energy,
