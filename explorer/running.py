@@ -26,6 +26,7 @@ from explorer.sweep import MODELS, Evolution, Objective, Sweep
 BATCHES_FOR_PROCESSES = 16
 """Analytic batches from which on several processes are worth starting."""
 _TRIAL_POINTS = 1024
+_TRIAL_SEARCHES = 4
 _POLL_S = 0.1
 
 
@@ -128,7 +129,8 @@ def choose_workers(ready: Plan, workers: int | None) -> int:
         return workers
     at_once = ready.size if isinstance(ready.points, Sample) else min(ready.points.population, ready.size)
     batches = math.ceil(at_once / ready.sweep.batch_points)
-    pays = batches > 1 if ready.sweep.fidelity == "event" else batches >= BATCHES_FOR_PROCESSES
+    slow = ready.sweep.fidelity == "event" or ready.sweep.finds()
+    pays = batches > 1 if slow else batches >= BATCHES_FOR_PROCESSES
     return min(processors(), batches) if pays else 1
 
 
@@ -146,6 +148,8 @@ def choose_executor(ready: Plan, workers: int | None, scheduler: str | None) -> 
 def seconds_per_point(ready: Plan) -> float:
     """How long one point takes on one processor, measured on a part of a batch in this process."""
     count = min(ready.sweep.batch_points, ready.size, _TRIAL_POINTS if ready.sweep.fidelity == "analytic" else 2)
+    if ready.sweep.finds():
+        count = min(ready.size, _TRIAL_SEARCHES)
     source = ready.points if isinstance(ready.points, Sample) else ready.search()
     inputs = source.some(count)
     numbers = np.arange(len(next(iter(inputs.values()))), dtype=np.int64)

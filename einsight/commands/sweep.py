@@ -138,7 +138,10 @@ def _dry_text(document: dict[str, Any]) -> str:
             ("sweep", document["sweep"]),
             ("space", f"{space}" + (" points before constraints" if document["space"] else "")),
             ("points", f"{document['points']:,} to evaluate ({document['sampler']}), {document['stored']:,} stored"),
-            ("rate", f"{1 / document['seconds_per_point']:,.0f} points/s on each of {document['workers']} processors"),
+            (
+                "rate",
+                f"{_rate(1 / document['seconds_per_point'])} points/s on each of {document['workers']} processors",
+            ),
             ("time", f"about {_duration(document['estimated_s'])}"),
         ]
     )
@@ -196,7 +199,7 @@ class _ProgressLine:
         self._next = now + (_LINE_S if self._terminal else _LOG_LINE_S)
         line = f"{progress.stored:,}/{progress.total:,} points"
         if progress.gained:
-            line += f", {progress.per_s:,.0f}/s, {_duration(progress.left_s)} left"
+            line += f", {_rate(progress.per_s)}/s, {_duration(progress.left_s)} left"
         if progress.failed:
             line += f", {progress.failed:,} failed"
         done = math.floor(24 * progress.stored / max(progress.total, 1))
@@ -208,6 +211,10 @@ class _ProgressLine:
         """Leave the line empty."""
         if self._terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
 
 
 def _duration(seconds: float) -> str:
