@@ -105,10 +105,12 @@ class Find(Part):
         result = simulate(cascade, architecture, mapping, workload, settings, end_to_end=end_to_end, fidelity=fidelity)
         description = mapping.header.description.removeprefix(_BY_MAPPER)
         said = (description, float(found.exact), found.tried, found.compulsory_bytes)
-        zero = dict.fromkeys(possible_results(cascade, architecture), np.zeros(1))
+        results: dict[str, Cells] = {**result_values(result)}
+        for name in possible_results(cascade, architecture):
+            results.setdefault(name, np.zeros(1))
         about = {name: np.array([value]) for name, value in zip(FOUND, said, strict=True)}
         text = yaml.safe_dump(dict(mapping.data), sort_keys=False, allow_unicode=True)
-        return {**zero, **result_values(result), **about, DOCUMENT: np.array([text])}
+        return {**results, **about, DOCUMENT: np.array([text])}
 
 
 def _form(value: Any) -> str:

@@ -15,7 +15,7 @@ from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from explorer.identity import model_version, models_digest
-from explorer.mapped import FOUND, Find, missing_model
+from explorer.mapped import DOCUMENT, FOUND, Find, missing_model
 from explorer.points import Cells
 from explorer.space import Inputs, Space, take
 from explorer.study import Combination, Models, Study, combination, quantities, simulated
@@ -38,27 +38,45 @@ def input_constraints(sweep: Sweep) -> tuple[Expression, ...]:
     return tuple(condition for condition in sweep.constraints if condition.names <= known)
 
 
+def _bare(sweep: Sweep) -> Study:
+    """The study of a sweep without quantities and constraints; SpecError for unknown descriptions and variables."""
+    constants, finds = sweep.fixed(), sweep.finds()
+    models = {chosen: _load(chosen, finds) for chosen in _combinations(sweep.space(), constants)}
+    study = Study(models, constants, sweep.space().names, {}, (), sweep.fidelity, model_version())
+    for chosen in models:
+        _check_variables(study, chosen)
+    return study
+
+
+def results_of(sweep: Sweep, candidates: Inputs) -> dict[str, float | str]:
+    """All results that expressions may use, with their values at one of a sweep's points of each combination."""
+    study = _bare(sweep)
+    found: dict[str, float | str] = {}
+    for chosen in study.models:
+        _, results = next(_probes(study, chosen, candidates), (None, {}))
+        found = {**{name: cells[0].item() for name, cells in results.items() if name != DOCUMENT}, **found}
+    if not found:
+        raise SpecError("none of the points tried can be simulated, so their results are not known")
+    return found
+
+
 def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, ...]]:
     """The study of a sweep, and its objectives; `candidates` are some of its points, which show the results there are.
 
     Raises SpecError for unknown descriptions, variables, results and quantities, with the nearest name.
     """
-    constants = sweep.fixed()
-    finds = sweep.finds()
-    models = {chosen: _load(chosen, finds) for chosen in _combinations(sweep.space(), constants)}
+    study = _bare(sweep)
     objectives = sweep.objectives
     columns = dict(sweep.columns)
     if not columns:
-        columns = _usual_columns(models.values())
+        columns = _usual_columns(study.models.values())
         objectives = objectives or (Objective(minimize="latency_s"), Objective(minimize="energy_j"))
     usual = frozenset() if sweep.columns else frozenset(columns) - {objective.name for objective in objectives}
     for objective in objectives:
         if objective.name not in columns and objective.name not in sweep.space().names:
             columns[objective.name] = _result(objective.name)
     conditions = tuple(condition for condition in sweep.constraints if condition not in input_constraints(sweep))
-    study = Study(models, constants, sweep.space().names, columns, conditions, sweep.fidelity, model_version())
-    for chosen in models:
-        _check_variables(study, chosen)
+    study = replace(study, columns=columns, conditions=conditions)
     probes = {chosen: _probes(study, chosen, candidates) for chosen in study.models}
     first = {chosen: next(probe, None) for chosen, probe in probes.items()}
     study = _checked(
@@ -200,7 +218,8 @@ def _check_names(expression: Expression, known: set[str], key: str) -> None:
     for name in sorted(expression.names - known):
         if name == "area_mm2":
             raise SpecError("the area is not known: the architecture does not give that of every part", key=key)
-        raise SpecError(f"unknown input or result '{name}' in '{expression}'{nearest(name, known)}", key=key)
+        hint = "; `einsight sweep FILE --results` lists them all"
+        raise SpecError(f"unknown input or result '{name}' in '{expression}'{nearest(name, known)}{hint}", key=key)
 
 
 def _missing(study: Study, results: set[str]) -> frozenset[str]:

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from einsum.errors import SpecError
 from explorer.executors import Cluster, Executor, InProcess, Processes, processors
 from explorer.identity import text_digest
-from explorer.preparation import input_constraints, prepare
+from explorer.preparation import input_constraints, prepare, results_of
 from explorer.programs import CANDIDATES, FEWEST_POINTS, with_programs
 from explorer.sampling import Sample, draw_sample
 from explorer.search import Search
 from explorer.space import Inputs, take
 from explorer.store import Store
 from explorer.study import Study, Task, evaluate
-from explorer.sweep import MODELS, Evolution, Objective, Sweep
+from explorer.sweep import MODELS, Draw, Evolution, Objective, Sweep
 
 BATCHES_FOR_PROCESSES = 16
 """Analytic batches from which on several processes are worth starting."""
 _TRIAL_POINTS = 1024
 _TRIAL_SEARCHES = 4
+_PROBED = 64
 _POLL_S = 0.1
 
 
@@ -84,6 +85,8 @@ class Plan:
                 for name, column in self.study.columns.items()
             },
             "objectives": [objective.model_dump(exclude_none=True) for objective in self.objectives],
+            "front_by": self.sweep.front.by,
+            "found": list(self.sweep.finds()),
             "fidelity": self.sweep.fidelity,
             "points": self.size,
             "sampler": self.sweep.sampler.kind,
@@ -107,6 +110,16 @@ def plan(sweep: Sweep) -> Plan:
         found = points.some(CANDIDATES) if isinstance(points, Sample) else candidates
         study = with_programs(study, found)
     return Plan(sweep, study, objectives, points)
+
+
+def known_results(sweep: Sweep) -> dict[str, float | str]:
+    """The results that a sweep's expressions may use, with their values at one of its points.
+
+    Raises SpecError for whatever is wrong with the sweep but its expressions, and where no point can be simulated.
+    """
+    space, sampler = sweep.space(), sweep.sampler
+    drawn = Draw(kind="sobol", points=_PROBED, seed=sampler.seed) if isinstance(sampler, Evolution) else sampler
+    return results_of(sweep, draw_sample(space, drawn, input_constraints(sweep), sweep.fixed()).some(_PROBED))
 
 
 _RESERVED = ("point", "key", "feasible", "error")

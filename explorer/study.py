@@ -230,13 +230,19 @@ def quantities(
     known = {name: value for name, value in known.items() if value is not None}
     known |= results
     values: dict[str, Cells] = {}
+    varied = isinstance(models.mapping, Find)
+
+    def exists(name: str, expression: Expression) -> bool:
+        # Which Einsums run together, and so some names of results, may differ between mappings that are found.
+        return name not in models.missing and (not varied or expression.names <= {*known, *values})
+
     for name, column in study.columns.items():
-        if name not in models.missing:
+        if exists(name, column.value):
             values[name] = _evaluated(column.value, {**known, **values}, count, f"columns.{name}")
     known |= values
     holds = np.ones(count, dtype=bool)
     for condition in study.conditions:
-        if condition.names.isdisjoint(models.missing):
+        if condition.names.isdisjoint(models.missing) and exists("", condition):
             holds &= _evaluated(condition, known, count, "constraints") != 0
     return values, holds
 

@@ -120,6 +120,13 @@ class Evolution(Part):
     """The same seed searches the same points."""
 
 
+class Fronts(Part):
+    """Which points are compared with each other for the Pareto front."""
+
+    by: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = ()
+    """Varying inputs: one front for each of their values, such as each length; without any, one front of all points."""
+
+
 def _named(value: Any, name: str) -> Any:
     return {name: value} if isinstance(value, str) else value
 
@@ -163,6 +170,8 @@ class Sweep(Part):
     """What is stored of each point; without any: time, energy, area, traffic of the memories, utilization."""
     objectives: tuple[Annotated[Objective, BeforeValidator(lambda value: _named(value, "minimize"))], ...] = ()
     """Quantities to make small, or large with `maximize: NAME`; they define the Pareto front."""
+    front: Fronts = Fronts()
+    """{by: [INPUT, ...]}: one Pareto front for each value of these inputs."""
     sampler: Sampler = Grid()
     """grid, or {kind: sobol | latin-hypercube | evolutionary, points: N}."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -186,6 +195,7 @@ class Sweep(Part):
         space = sweep.space()
         if not space.axes:
             raise SpecError("nothing varies: give variables, zips, or lists of descriptions", key="variables")
+        sweep._check_front(space)
         continuous = [name for axis in space.axes if axis.interval for name in axis.names]
         if continuous and isinstance(sweep.sampler, Grid):
             raise SpecError(
@@ -193,6 +203,19 @@ class Sweep(Part):
                 key=f"variables.{continuous[0]}",
             )
         return sweep
+
+    def _check_front(self, space: Space) -> None:
+        intervals = {name for axis in space.axes if axis.interval for name in axis.names}
+        for number, name in enumerate(self.front.by):
+            key = f"front.by[{number}]"
+            if name not in space.names:
+                raise SpecError(f"'{name}' is no input that varies{nearest(name, space.names)}", key=key)
+            if name in intervals:
+                raise SpecError(f"'{name}' is continuous, so no two points share its value", key=key)
+        if self.front.by and isinstance(self.sampler, Evolution):
+            raise SpecError("an evolutionary search looks for one front; leave this out", key="front")
+        if self.front.by and self.columns and not self.objectives:
+            raise SpecError("there is no front without objectives", key="front")
 
     @property
     def batch_points(self) -> int:

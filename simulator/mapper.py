@@ -50,6 +50,4 @@ def possible_results(cascade: Cascade, architecture: Architecture) -> tuple[str,
         for way in ("read", "write")
     ]
     names += [f"energy_by_component_j.{name}" for name in (*levels, *units)]
-    for unit in units:
-        names += [f"utilization.{unit}", *(f"utilization_by_einsum.{unit}.{each.name}" for each in cascade.einsums)]
-    return tuple(names)
+    return (*names, *(f"utilization.{unit}" for unit in units))
