@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import BeforeValidator, Discriminator, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 
 from architectures import Architecture
 from einsum.cascade import Cascade
@@ -37,6 +37,11 @@ def _known_goal(value: Any) -> Any:
     return value
 
 
+def _mapping_that_is_there(name: str) -> str:
+    Plan.load(name)
+    return name
+
+
 class Find(Part):
     """In place of a mapping: the mapper finds the best one at every point (as `einsight map` does)."""
 
@@ -46,7 +51,7 @@ class Find(Part):
     """chained: a point's operations run as a pipeline on their unit; serial: one after another."""
     fill_drain: Literal["charged", "hidden"] = "charged"
     """hidden: the first tile's fill and the last one's drain overlap with work outside."""
-    linear_layers: str | None = None
+    linear_layers: Annotated[str, AfterValidator(_mapping_that_is_there)] | None = None
     """The mapping of the layer's other matrix products, for end-to-end results."""
 
     def __str__(self) -> str:

@@ -50,6 +50,8 @@ def command(
 
     if workers is not None and scheduler is not None:
         raise click.UsageError("--workers and --scheduler exclude each other")
+    if dry_run and results:
+        raise click.UsageError("--dry-run and --results exclude each other")
     if out is None and not dry_run and not results:
         raise click.UsageError("Missing option '--out'")
     try:
@@ -186,7 +188,9 @@ def _text(document: dict[str, Any], ready: Plan, out: str) -> str:
         title = f"Pareto front for {' and '.join(document['objectives'])}"
         title += f", one for each {' and '.join(document['front_by'])}" if document["front_by"] else ""
         title += f": {places:,} point{'s' * (places > 1)}"
-        title += f" (and {size - places:,} that tie with one of them)" if size > places else ""
+        title += (
+            f" (and {size - places:,} that tie with {'it' if places == 1 else 'one of them'})" if size > places else ""
+        )
         title += f"; {len(rows)} shown, from end to end" if places > len(rows) else ""
         parts.append(f"{title}\n\n{_front_table(rows, ready)}")
     parts.append(f"einsight report {out}")
