@@ -122,10 +122,10 @@ def _form(value: Any) -> str:
     return "is-find" if isinstance(value, dict | Find) else "is-list" if isinstance(value, list) else "is-name"
 
 
-_One = Annotated[Annotated[Find, Tag("is-find")] | Annotated[str, Tag("is-name")], Discriminator(_form)]
+_One = Annotated[Annotated[str, Tag("is-name")] | Annotated[Find, Tag("is-find")], Discriminator(_form)]
 Mappings = (
     Annotated[
-        Annotated[Find, Tag("is-find")] | Annotated[list[_One], Tag("is-list")] | Annotated[str, Tag("is-name")],
+        Annotated[str, Tag("is-name")] | Annotated[Find, Tag("is-find")] | Annotated[list[_One], Tag("is-list")],
         Discriminator(_form),
     ]
     | None

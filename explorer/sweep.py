@@ -47,15 +47,20 @@ def _form(value: Any) -> str:
     return "is-range" if isinstance(value, dict | Range) else "is-list" if isinstance(value, list) else "is-value"
 
 
-_Value = Annotated[
-    Annotated[Setting, Tag("is-value")] | Annotated[Find, Tag("is-find")],
-    Discriminator(lambda value: "is-find" if isinstance(value, dict | Find) else "is-value"),
-]
 Values = Annotated[
-    Annotated[Range, Tag("is-range")] | Annotated[list[_Value], Tag("is-list")] | Annotated[Setting, Tag("is-value")],
+    Annotated[Range, Tag("is-range")] | Annotated[list[Setting], Tag("is-list")] | Annotated[Setting, Tag("is-value")],
     Discriminator(_form),
 ]
 """A range, a list, or a single value."""
+_Zipped = Annotated[
+    Annotated[Setting, Tag("is-value")] | Annotated[Find, Tag("is-find")],
+    Discriminator(lambda value: "is-find" if isinstance(value, dict | Find) else "is-value"),
+]
+ZipValues = Annotated[
+    Annotated[Range, Tag("is-range")] | Annotated[list[_Zipped], Tag("is-list")] | Annotated[Setting, Tag("is-value")],
+    Discriminator(_form),
+]
+"""The same; a list of the input `mapping` may have mappings that are found."""
 
 
 class Quantity(Part):
@@ -162,7 +167,7 @@ class Sweep(Part):
     """Variables of workload, architecture, mapping or cascade with one value for all points."""
     variables: dict[str, Values] = Field(default_factory=dict)
     """Variables with the values to try: each list or range is crossed with all others."""
-    zips: tuple[dict[str, Values], ...] = ()
+    zips: tuple[dict[str, ZipValues], ...] = ()
     """Groups of inputs that change together: the first values of all, the second values of all, ..."""
     constraints: tuple[Expression, ...] = ()
     """Conditions on inputs (checked before a point is evaluated) and on results (after)."""
@@ -257,7 +262,7 @@ class Sweep(Part):
     def _zipped(self) -> set[str]:
         return {name for group in self.zips for name in group}
 
-    def _zip(self, group: Mapping[str, Values], key: str) -> Axis:
+    def _zip(self, group: Mapping[str, ZipValues], key: str) -> Axis:
         columns: dict[str, list[Setting]] = {}
         for name, values in group.items():
             if isinstance(values, Range):
@@ -310,7 +315,7 @@ class Sweep(Part):
 def _axis(name: str, values: Values, key: str) -> Axis:
     if isinstance(values, Range):
         return values.axis(name, key)
-    return list_axis({name: _texts(name, values if isinstance(values, list) else [values], key)}, key)
+    return list_axis({name: values if isinstance(values, list) else [values]}, key)
 
 
 def _texts(name: str, values: Sequence[Setting | Find], key: str) -> list[Setting]:

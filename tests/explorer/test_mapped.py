@@ -186,6 +186,15 @@ def test_mappings_by_hand_and_found_ones_stand_in_one_table(tmp_path: Path) -> N
     assert both[2]["exact"] == 1
 
 
+def test_mappings_change_together_with_other_inputs(tmp_path: Path) -> None:
+    changes = {**MIXED, "variables": {"L": [256]}}
+    zips = [{"mapping": ["fusemax-binding", {"find": "dram"}], "W": [64, 128]}]
+    together = Sweep.parse({**{k: v for k, v in MAPPED.items() if k != "mapping"}, **changes, "zips": zips})
+    rows, found = swept(plan(together), tmp_path)
+    assert [(row["mapping"], row["W"]) for row in rows.values()] == [("fusemax-binding", 64), ("find dram", 128)]
+    assert list(found) == [1]
+
+
 def test_a_masked_cascade_is_mapped_under_its_mask(tmp_path: Path) -> None:
     causal = Cascade.load("attention-3pass").with_condition("m <= p")
     causal.save(tmp_path / "causal.yaml")
@@ -276,7 +285,8 @@ def test_the_results_that_there_are_can_be_listed() -> None:
         ({"variables": {"P0": [1]}}, "unknown variable 'P0'"),
         ({"set": {}}, "nothing gives the sizes"),
         ({"end_to_end": True}, "end_to_end needs the mapping of the linear layers"),
-        ({"variables": {"P": [{"find": "edp"}, 3]}}, "a mapping is found for the input 'mapping' only, not for 'P'"),
+        ({"variables": {"P": [{"find": "edp"}, 3]}}, "variables.P"),
+        ({"zips": [{"W": [{"find": "edp"}, 3]}]}, "a mapping is found for the input 'mapping' only, not for 'W'"),
         ({"mapping": {"find": "dram"}, "columns": {"x": {"value": "found.exct"}}, "objectives": []}, "'found.exact'"),
         ({"columns": {"x": {"value": "dram_bytes"}}, "objectives": []}, "`einsight sweep FILE --results` lists them"),
         ({"front": {"by": ["M"]}}, r"front.by\[0\]: 'M' is no input that varies"),
