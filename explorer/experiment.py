@@ -29,6 +29,7 @@ from einsum.expressions import Expression
 from einsum.specfile import load_yaml, pydantic_error
 from einsum.units import UNITS
 from explorer.figures import Figure
+from explorer.mapped import Find, Mappings, values_by_name
 from explorer.part import Part
 from explorer.points import Cells, Points, stack
 from explorer.reference import Reference, read_reference
@@ -44,8 +45,8 @@ class Run(Part):
     """Library name or file of the algorithm; without one the mapping's own."""
     architecture: str | list[str] | None = None
     """Library name or file of the hardware; without one the mapping's own."""
-    mapping: str | list[str] | None = None
-    """Library name or file."""
+    mapping: Mappings = None
+    """Library name or file, or {find: OBJECTIVE} to have the best one found at each point."""
     workload: str | list[str] | None = None
     """Library name or file."""
     trace_file: str | list[str] | None = None
@@ -239,12 +240,16 @@ def run_experiment(experiment: Experiment, progress: Callable[[int, int], None] 
     return Outcome(points, read_reference(experiment.reference, experiment.folder, points))
 
 
-def _simulate(experiment: Experiment, run: Run, models: Mapping[str, Any], settings: list[str]) -> Points:
-    """One call of the simulator: the points of one combination of models, with the columns that need no baseline."""
+def _results(experiment: Experiment, run: Run, models: Mapping[str, Any], count: int) -> dict[str, Cells]:
+    """The simulator's results at the points of one combination of models, by dotted name."""
     from simulator.simulate import simulate
 
     grid = run.grid()
-    count = len(next(iter(grid.values()), [None]))
+    find = models["mapping"]
+    if isinstance(find, Find):
+        if "trace_file" in models:
+            raise SpecError("the rows of a trace need the mapping of a plan; none can be found", key="mapping")
+        return values_by_name(find, models, grid, run.fidelity)
     if "trace_file" in models:
         if run.end_to_end is not False:
             raise SpecError("a trace is of attention alone; leave out end_to_end", key="end_to_end")
@@ -256,12 +261,21 @@ def _simulate(experiment: Experiment, run: Run, models: Mapping[str, Any], setti
         )
     else:
         result = simulate(**models, settings=grid, fidelity=run.fidelity)
+    return flatten(result.to_dict(), count)
+
+
+def _simulate(experiment: Experiment, run: Run, models: Mapping[str, Any], settings: list[str]) -> Points:
+    """One call of the simulator: the points of one combination of models, with the columns that need no baseline."""
+    grid = run.grid()
+    count = len(next(iter(grid.values()), [None]))
+    results = _results(experiment, run, models, count)
+    models = {name: str(value) if isinstance(value, Find) else value for name, value in models.items()}
     extra = {"trace_file": None, "run": run.label}
     shown = {**{name: extra[name] for name in experiment.extra_inputs()}, **models}
     inputs = {name: np.full(count, value, dtype=object) for name, value in shown.items()}
     inputs |= {name: grid.get(name, np.full(count, None)) for name in settings}
     known = {**grid, **{name: value for name, value in shown.items() if value is not None}}
-    known |= flatten(result.to_dict(), count)
+    known |= results
     columns: dict[str, Cells] = {}
     for name, column in experiment.columns.items():
         if not _needs_baseline(experiment, name):

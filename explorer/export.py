@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from explorer.store import Store
 Rows = Iterator[list[Sequence[Any]]]
 
 
+def check_export(path: str | Path) -> str:
+    """The ending of a file to export to. Raises SpecError for an unknown one, and for Parquet without pyarrow."""
+    ending = check_ending(path, *_WRITERS).suffix.lower()
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        message = "Parquet needs pyarrow: pip install 'einsight[parquet]'; or export to CSV"
+        raise SpecError(message, file=str(path))
+    return ending
+
+
 def export(store: Store, path: str | Path) -> None:
     """Write every point with its key, all its inputs (constants too), quantities, feasibility and error.
 
-    The ending of `path` says the format. Raises SpecError for another ending, and for Parquet without pyarrow.
+    The ending of `path` says the format. Raises SpecError as `check_export` does.
     """
-    writers: Mapping[str, Callable[[Path, list[str], Rows], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
-    ending = check_ending(path, *writers).suffix.lower()
+    ending = check_export(path)
     about = store.about()
     constants = {name: value for name, value in about["constants"].items() if value is not None}
     stored = ["point", "key", *about["varying"], *about["columns"], "feasible", "error"]
@@ -33,7 +42,7 @@ def export(store: Store, path: str | Path) -> None:
             yield [point, [each.hex() for each in key], *fixed, *rest]
 
     with whole_file(path) as partial:
-        writers[ending](partial, names, rows())
+        _WRITERS[ending](partial, names, rows())
 
 
 def _write_csv(path: Path, names: list[str], rows: Rows) -> None:
@@ -45,17 +54,17 @@ def _write_csv(path: Path, names: list[str], rows: Rows) -> None:
 
 
 def _write_parquet(path: Path, names: list[str], rows: Rows) -> None:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        message = "Parquet needs pyarrow: pip install 'einsight[parquet]'; or export to CSV"
-        raise SpecError(message, file=str(path)) from None
+    import pyarrow
+    from pyarrow import parquet
+
     parts = [pyarrow.table([pyarrow.array(_alike(column)) for column in columns], names=names) for columns in rows]
     if not parts:
         parts = [pyarrow.table([pyarrow.array([], pyarrow.string())] * len(names), names=names)]
     # A column that is empty in one part has no type there; the others give it one.
     parquet.write_table(pyarrow.concat_tables(parts, promote_options="permissive"), path)
+
+
+_WRITERS: Mapping[str, Callable[[Path, list[str], Rows], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def _alike(column: Sequence[Any]) -> Sequence[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from architectures import Architecture
 from einsum.cascade import Cascade
 from einsum.cascade_file import cascade_data
+from explorer.mapped import Find
 from mappings import Mapping as Plan
 from workloads import Workload
 
@@ -43,17 +44,18 @@ def text_digest(document: Any) -> str:
 
 
 def models_digest(
-    cascade: Cascade, architecture: Architecture, mapping: Plan, workload: Workload | None, end_to_end: bool
+    cascade: Cascade, architecture: Architecture, mapping: Plan | Find, workload: Workload | None, end_to_end: bool
 ) -> str:
     """A hash of what descriptions say, wherever they lie and however they are formatted."""
-    plans = [mapping]
-    if end_to_end and mapping.header.linear_layers is not None:
-        plans.append(Plan.load(mapping.header.linear_layers))
+    plans = [mapping.model_dump() if isinstance(mapping, Find) else _plan_content(mapping)]
+    linear = mapping.linear_layers if isinstance(mapping, Find) else mapping.header.linear_layers
+    if end_to_end and linear is not None:
+        plans.append(_plan_content(Plan.load(linear)))
     return text_digest(
         [
             _content(cascade_data(cascade)),
             _content(architecture.data()),
-            [_plan_content(plan) for plan in plans],
+            plans,
             None if workload is None else _content(workload.data()),
             end_to_end,
         ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from explorer.identity import model_version, models_digest
+from explorer.mapped import DOCUMENT, FOUND, Find, missing_model
 from explorer.points import Cells
 from explorer.space import Inputs, Space, take
 from explorer.study import Combination, Models, Study, combination, quantities, simulated
 from explorer.sweep import MODELS, Objective, Quantity, Sweep
 from mappings import Mapping as Plan
+from mappings.mapping import Header
 from workloads import Workload
 
 PROBES = 32
-"""Points of each combination that are simulated at most to see which results there are."""
+FOUND_PROBES = 8
+"""Points of each combination that are simulated at most to see which results there are; fewer where a mapping has to
+be found for each."""
+Probe = tuple[Inputs, dict[str, Cells]]
+"""A point and the simulator's results there."""
 
 
 def input_constraints(sweep: Sweep) -> tuple[Expression, ...]:
@@ -31,28 +38,52 @@ def input_constraints(sweep: Sweep) -> tuple[Expression, ...]:
     return tuple(condition for condition in sweep.constraints if condition.names <= known)
 
 
+def _bare(sweep: Sweep) -> Study:
+    """The study of a sweep without quantities and constraints; SpecError for unknown descriptions and variables."""
+    constants, finds = sweep.fixed(), sweep.finds()
+    models = {chosen: _load(chosen, finds) for chosen in _combinations(sweep.space(), constants)}
+    study = Study(models, constants, sweep.space().names, {}, (), sweep.fidelity, model_version())
+    for chosen in models:
+        _check_variables(study, chosen)
+    return study
+
+
+def results_of(sweep: Sweep, candidates: Inputs) -> dict[str, float | str]:
+    """All results that expressions may use, with their values at one of a sweep's points of each combination."""
+    study = _bare(sweep)
+    found: dict[str, float | str] = {}
+    for chosen in study.models:
+        _, results = next(_probes(study, chosen, candidates), (None, {}))
+        found = {**{name: cells[0].item() for name, cells in results.items() if name != DOCUMENT}, **found}
+    if not found:
+        raise SpecError("none of the points tried can be simulated, so their results are not known")
+    return found
+
+
 def prepare(sweep: Sweep, candidates: Inputs) -> tuple[Study, tuple[Objective, ...]]:
     """The study of a sweep, and its objectives; `candidates` are some of its points, which show the results there are.
 
     Raises SpecError for unknown descriptions, variables, results and quantities, with the nearest name.
     """
-    constants = sweep.fixed()
-    models = {chosen: _load(chosen) for chosen in _combinations(sweep.space(), constants)}
+    study = _bare(sweep)
     objectives = sweep.objectives
     columns = dict(sweep.columns)
     if not columns:
-        columns = _usual_columns(models.values())
+        columns = _usual_columns(study.models.values())
         objectives = objectives or (Objective(minimize="latency_s"), Objective(minimize="energy_j"))
     usual = frozenset() if sweep.columns else frozenset(columns) - {objective.name for objective in objectives}
     for objective in objectives:
         if objective.name not in columns and objective.name not in sweep.space().names:
             columns[objective.name] = _result(objective.name)
     conditions = tuple(condition for condition in sweep.constraints if condition not in input_constraints(sweep))
-    study = Study(models, constants, sweep.space().names, columns, conditions, sweep.fidelity, model_version())
-    for chosen in models:
-        _check_variables(study, chosen)
-    study = _checked(study, candidates, usual)
-    _check_kinds(study, candidates, objectives)
+    study = replace(study, columns=columns, conditions=conditions)
+    probes = {chosen: _probes(study, chosen, candidates) for chosen in study.models}
+    first = {chosen: next(probe, None) for chosen, probe in probes.items()}
+    study = _checked(
+        study, {chosen: None if probe is None else set(probe[1]) for chosen, probe in first.items()}, usual
+    )
+    tried = {chosen: chain([probe], probes[chosen]) for chosen, probe in first.items() if probe is not None}
+    _check_kinds(study, tried, objectives)
     return study, objectives
 
 
@@ -66,12 +97,15 @@ def _combinations(space: Space, constants: Mapping[str, Any]) -> list[Combinatio
     return list(dict.fromkeys(combination({**constants, **dict(zip(axes.names, row, strict=True))}) for row in rows))
 
 
-def _load(chosen: Combination) -> Models:
+def _load(chosen: Combination, finds: Mapping[str, Find]) -> Models:
     cascade_name, architecture_name, mapping_name, workload_name, end_to_end = chosen
-    mapping = Plan.load(str(mapping_name))
-    cascade_name = cascade_name or mapping.header.cascade
-    architecture_name = architecture_name or mapping.header.architecture
+    mapping = finds.get(str(mapping_name)) or Plan.load(str(mapping_name))
+    if not isinstance(mapping, Find):
+        cascade_name = cascade_name or mapping.header.cascade
+        architecture_name = architecture_name or mapping.header.architecture
     for kind, name in (("cascade", cascade_name), ("architecture", architecture_name)):
+        if name is None and isinstance(mapping, Find):
+            raise missing_model(kind)
         if name is None:
             raise SpecError(f"the mapping '{mapping_name}' names no {kind}, so one has to be given")
     cascade = Cascade.load(Path(str(cascade_name)) if _is_path(cascade_name) else str(cascade_name))
@@ -93,6 +127,7 @@ def _usual_columns(models: Iterable[Models]) -> dict[str, Quantity]:
             names += [f"traffic_bytes.{level}.total.read", f"traffic_bytes.{level}.total.write"]
         names += [f"utilization.{unit}" for unit in model.architecture.units]
     names.append("bound_by")
+    names += FOUND if any(isinstance(model.mapping, Find) for model in models) else ()
     return {name: _result(name) for name in dict.fromkeys(names)}
 
 
@@ -105,12 +140,17 @@ def _result(name: str) -> Quantity:
     return Quantity(value=Expression.parse(name), dimension=dimension)
 
 
+_NOTHING = Plan(Header(mapping="found"), (), {})
+
+
 def _check_variables(study: Study, chosen: Combination) -> None:
     """Raise SpecError for a variable that the descriptions of a combination do not have."""
     from simulator.simulate import Design, design
 
     models = study.models[chosen]
-    described = (models.cascade, models.architecture, models.mapping, models.workload)
+    # A mapping that is found has no variables of its own.
+    mapping = _NOTHING if isinstance(models.mapping, Find) else models.mapping
+    described = (models.cascade, models.architecture, mapping, models.workload)
     known = Design(*described, {}).known_names()
     for name in (*study.varying, *study.constants):
         if name not in known and name not in MODELS:
@@ -120,12 +160,12 @@ def _check_variables(study: Study, chosen: Combination) -> None:
     design(*described, {name: 1 for name in (*study.varying, *study.constants) if name not in MODELS})
 
 
-def _checked(study: Study, candidates: Inputs, usual: frozenset[str]) -> Study:
+def _checked(study: Study, found: Mapping[Combination, set[str] | None], usual: frozenset[str]) -> Study:
     """The study with the results that each combination lacks; SpecError for names that no combination has.
 
-    `usual` names quantities that are left out where no combination has them.
+    found  names of the results of each combination; None where no point tried can be simulated
+    usual  quantities that are left out where no combination has them
     """
-    found = {chosen: _probe(study, chosen, candidates) for chosen in study.models}
     results = {name for known in found.values() if known for name in known}
     complete = all(known is not None for known in found.values())
     if complete:
@@ -135,7 +175,7 @@ def _checked(study: Study, candidates: Inputs, usual: frozenset[str]) -> Study:
         study = replace(study, columns=columns)
         _check_expressions(study, results)
     models = {
-        chosen: models if (known := found[chosen]) is None else replace(models, missing=_missing(study, set(known)))
+        chosen: models if (known := found[chosen]) is None else replace(models, missing=_missing(study, known))
         for chosen, models in study.models.items()
     }
     return replace(study, models=models)
@@ -146,19 +186,20 @@ def _matching(study: Study, chosen: Combination, candidates: Inputs) -> Sequence
     places = dict(study.combinations(candidates)).get(chosen)
     if places is None:
         return []
-    spread = np.unique(np.linspace(0, len(places) - 1, PROBES).astype(int))
+    most = FOUND_PROBES if isinstance(study.models[chosen].mapping, Find) else PROBES
+    spread = np.unique(np.linspace(0, len(places) - 1, most).astype(int))
     return [take(candidates, places[place : place + 1]) for place in spread.tolist()]
 
 
-def _probe(study: Study, chosen: Combination, candidates: Inputs) -> dict[str, Cells] | None:
-    """The results at a point of a combination; None when none of those tried can be simulated."""
+def _probes(study: Study, chosen: Combination, candidates: Inputs) -> Iterator[Probe]:
+    """Some points of a combination that can be simulated, each when it is asked for."""
     study = replace(study, fidelity="analytic")
     for inputs in _matching(study, chosen, candidates):
         try:
-            return simulated(study, chosen, inputs)
+            results = simulated(study, chosen, inputs)
         except EinsightError:
             continue
-    return None
+        yield inputs, results
 
 
 def _check_expressions(study: Study, results: set[str]) -> None:
@@ -177,7 +218,8 @@ def _check_names(expression: Expression, known: set[str], key: str) -> None:
     for name in sorted(expression.names - known):
         if name == "area_mm2":
             raise SpecError("the area is not known: the architecture does not give that of every part", key=key)
-        raise SpecError(f"unknown input or result '{name}' in '{expression}'{nearest(name, known)}", key=key)
+        hint = "; `einsight sweep FILE --results` lists them all"
+        raise SpecError(f"unknown input or result '{name}' in '{expression}'{nearest(name, known)}{hint}", key=key)
 
 
 def _missing(study: Study, results: set[str]) -> frozenset[str]:
@@ -193,14 +235,14 @@ def _missing(study: Study, results: set[str]) -> frozenset[str]:
     return frozenset(missing | (used - known))
 
 
-def _check_kinds(study: Study, candidates: Inputs, objectives: Sequence[Objective]) -> None:
+def _check_kinds(study: Study, probes: Mapping[Combination, Iterable[Probe]], objectives: Sequence[Objective]) -> None:
     """Raise SpecError for an objective that is text, and for an expression that cannot be evaluated at any probe."""
     study = replace(study, fidelity="analytic")
     mistakes: list[EinsightError] = []
-    for chosen in study.models:
-        for inputs in _matching(study, chosen, candidates):
+    for chosen, points in probes.items():
+        for inputs, results in points:
             try:
-                values, _ = quantities(study, chosen, inputs, 1, simulated(study, chosen, inputs))
+                values, _ = quantities(study, chosen, inputs, 1, results)
             except EinsightError as error:
                 # What the simulator finds wrong with a point lies elsewhere, and is the point's own matter.
                 if error.file is None and (error.key or "").startswith(("columns.", "constraints")):

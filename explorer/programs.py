@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einsum.errors import EinsightError
+from explorer.mapped import Find
 from explorer.space import Inputs, take
 from explorer.study import Combination, Study
 from explorer.sweep import MODELS
@@ -36,6 +37,8 @@ def _programs(study: Study, chosen: Combination, inputs: Inputs) -> tuple[PointP
     from simulator.simulate import design
 
     models = study.models[chosen]
+    if isinstance(models.mapping, Find):
+        return ()
     names = _results_needed(study, chosen)
     settings = {name: value for name, value in study.settings(inputs).items() if value is not None}
     try:

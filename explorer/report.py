@@ -56,6 +56,13 @@ def report_document(store: Store, sample: int = SAMPLE) -> dict[str, Any]:
         "columns": columns,
         "objectives": [{"name": name, "sign": sign} for name, sign in front.signs.items()],
         "front": np.searchsorted(points, front.points).tolist(),
+        "groups": [
+            {"values": list(group.values.items()), "rows": np.searchsorted(points, group.points).tolist()}
+            for group in front.groups
+        ],
+        "by": list(front.by),
+        "found": about.get("found", []),
+        "folder": str(store.folder),
         "best": [np.searchsorted(points, some).tolist() for some in front.best],
         "failures": store.failures(_ERRORS),
     }
@@ -98,7 +105,8 @@ def _counts(store: Store, front: Front) -> str:
             parts.append(f"{count:,} {text}")
     if front.signs:
         goals = " and ".join(f"{'small' if sign > 0 else 'large'} {name}" for name, sign in front.signs.items())
-        parts.append(f"{len(front.points):,} on the Pareto front for {goals}")
+        each = f", one front for each {' and '.join(front.by)}" if front.by else ""
+        parts.append(f"{len(front.points):,} on the Pareto front for {goals}{each}")
     return "; ".join(parts) + "."
 
 

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from einsum.errors import SpecError
 from explorer.executors import Cluster, Executor, InProcess, Processes, processors
 from explorer.identity import text_digest
-from explorer.preparation import input_constraints, prepare
+from explorer.preparation import input_constraints, prepare, results_of
 from explorer.programs import CANDIDATES, FEWEST_POINTS, with_programs
 from explorer.sampling import Sample, draw_sample
 from explorer.search import Search
 from explorer.space import Inputs, take
 from explorer.store import Store
 from explorer.study import Study, Task, evaluate
-from explorer.sweep import MODELS, Evolution, Objective, Sweep
+from explorer.sweep import MODELS, Draw, Evolution, Objective, Sweep
 
 BATCHES_FOR_PROCESSES = 16
 """Analytic batches from which on several processes are worth starting."""
 _TRIAL_POINTS = 1024
+_TRIAL_SEARCHES = 4
+_PROBED = 64
 _POLL_S = 0.1
 
 
@@ -83,6 +85,8 @@ class Plan:
                 for name, column in self.study.columns.items()
             },
             "objectives": [objective.model_dump(exclude_none=True) for objective in self.objectives],
+            "front_by": self.sweep.front.by,
+            "found": list(self.sweep.finds()),
             "fidelity": self.sweep.fidelity,
             "points": self.size,
             "sampler": self.sweep.sampler.kind,
@@ -108,6 +112,16 @@ def plan(sweep: Sweep) -> Plan:
     return Plan(sweep, study, objectives, points)
 
 
+def known_results(sweep: Sweep) -> dict[str, float | str]:
+    """The results that a sweep's expressions may use, with their values at one of its points.
+
+    Raises SpecError for whatever is wrong with the sweep but its expressions, and where no point can be simulated.
+    """
+    space, sampler = sweep.space(), sweep.sampler
+    drawn = Draw(kind="sobol", points=_PROBED, seed=sampler.seed) if isinstance(sampler, Evolution) else sampler
+    return results_of(sweep, draw_sample(space, drawn, input_constraints(sweep), sweep.fixed()).some(_PROBED))
+
+
 _RESERVED = ("point", "key", "feasible", "error")
 
 
@@ -128,7 +142,8 @@ def choose_workers(ready: Plan, workers: int | None) -> int:
         return workers
     at_once = ready.size if isinstance(ready.points, Sample) else min(ready.points.population, ready.size)
     batches = math.ceil(at_once / ready.sweep.batch_points)
-    pays = batches > 1 if ready.sweep.fidelity == "event" else batches >= BATCHES_FOR_PROCESSES
+    slow = ready.sweep.fidelity == "event" or ready.sweep.finds()
+    pays = batches > 1 if slow else batches >= BATCHES_FOR_PROCESSES
     return min(processors(), batches) if pays else 1
 
 
@@ -146,6 +161,8 @@ def choose_executor(ready: Plan, workers: int | None, scheduler: str | None) -> 
 def seconds_per_point(ready: Plan) -> float:
     """How long one point takes on one processor, measured on a part of a batch in this process."""
     count = min(ready.sweep.batch_points, ready.size, _TRIAL_POINTS if ready.sweep.fidelity == "analytic" else 2)
+    if ready.sweep.finds():
+        count = min(ready.size, _TRIAL_SEARCHES)
     source = ready.points if isinstance(ready.points, Sample) else ready.search()
     inputs = source.some(count)
     numbers = np.arange(len(next(iter(inputs.values()))), dtype=np.int64)

@@ -1,7 +1,8 @@
 """The results store: one SQLite file, one row for each point, whole batches or nothing.
 
 Tables: `about` (what the results are of), `batches` (who works on which, and which are done), `points` (number, key,
-varying inputs, quantities, whether the constraints hold, and the error of a point that failed).
+varying inputs, quantities, whether the constraints hold, and the error of a point that failed), `mappings` (number of a
+point, the mapping that was found for it as YAML).
 A process claims a batch before it evaluates it and stores all its points in the transaction that marks it done. So a
 process may be killed at any moment: its claims fall to others, or to the next run, and no point is stored twice.
 """
@@ -106,6 +107,7 @@ class Store:
         execute(
             f"CREATE TABLE points (point INTEGER PRIMARY KEY, key BLOB NOT NULL, {names}, feasible INTEGER, error TEXT)"
         )
+        execute("CREATE TABLE mappings (point INTEGER PRIMARY KEY, document TEXT NOT NULL)")
         execute("INSERT INTO about VALUES (?)", [json.dumps(dict(about))])
 
     def about(self) -> dict[str, Any]:
@@ -149,6 +151,7 @@ class Store:
             if marked.rowcount == 1:
                 columns = ", ".join(map(_quoted, names))
                 self._connection.executemany(f"INSERT INTO points ({columns}) VALUES ({places})", rows)
+                self._connection.executemany("INSERT INTO mappings VALUES (?, ?)", outcome.mappings.items())
 
     def finish(self) -> None:
         """Make the index by which a point is found by its key, which also proves that no key occurs twice."""
@@ -164,6 +167,20 @@ class Store:
         count = self._connection.execute(f"SELECT count(*) FROM points WHERE {condition}").fetchone()[0]
         assert isinstance(count, int)
         return count
+
+    def mapping(self, point: int) -> str:
+        """The mapping that was found for a point, as YAML. Raises SpecError where there is none."""
+        with _explained(self.folder):
+            found = self._connection.execute("SELECT document FROM mappings WHERE point = ?", [point]).fetchone()
+            if found is not None:
+                return str(found[0])
+            stored = self._connection.execute("SELECT error FROM points WHERE point = ?", [point]).fetchone()
+        if stored is None:
+            raise SpecError(
+                f"there is no point {point:,} among the {self.count():,} stored ones", file=str(self.folder)
+            )
+        why = f"it failed: {stored[0]}" if stored[0] else "its mapping was given, not found"
+        raise SpecError(f"no mapping was found for point {point:,}; {why}", file=str(self.folder))
 
     def failures(self, most: int) -> list[tuple[int, str]]:
         """How many points failed with each error, the most frequent first."""

@@ -19,6 +19,7 @@ from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import Expression
 from explorer.identity import point_keys
+from explorer.mapped import DOCUMENT, Find
 from explorer.points import Cells
 from explorer.settings import Setting
 from explorer.space import Inputs, take
@@ -36,13 +37,14 @@ Combination = tuple[str | bool | None, ...]
 class Models:
     """Loaded descriptions of one combination.
 
+    mapping  a mapping, or how one is found for each point
     digest   hash of what the descriptions say
     missing  quantities whose results do not exist for this combination; they stay empty
     """
 
     cascade: Cascade
     architecture: Architecture
-    mapping: Plan
+    mapping: Plan | Find
     workload: Workload | None
     end_to_end: bool
     digest: str
@@ -121,6 +123,7 @@ class Outcome:
     columns   quantity -> values; NaN or None where it does not exist or the point failed
     feasible  whether all constraints hold, None for a failed point
     errors    why a point failed, or None
+    mappings  number of a point -> the mapping that was found for it, as YAML
     """
 
     task: Task
@@ -129,16 +132,21 @@ class Outcome:
     feasible: list[bool | None]
     errors: list[str | None]
     version: str
+    mappings: Mapping[int, str] = field(default_factory=dict)
 
 
 def evaluate(study: Study, task: Task) -> Outcome:
     """Evaluate a batch. Points that fail are reported, they raise nothing."""
     count = len(task.points)
-    batch = _Batch(study, task, [None] * count, [None] * count, {})
+    batch = _Batch(study, task, [None] * count, [None] * count, {}, {})
     for chosen, places in study.combinations(task.inputs):
-        batch.attempt(chosen, batch.run_programs(chosen, places))
+        rest = batch.run_programs(chosen, places)
+        # Mappings are found point by point, so a point that has none must not have others evaluated twice.
+        alone = isinstance(study.models[chosen].mapping, Find)
+        for part in np.split(rest, len(rest)) if alone and len(rest) else [rest]:
+            batch.attempt(chosen, part)
     columns = {name: batch.columns.get(name, np.full(count, np.nan)) for name in study.columns}
-    return Outcome(task, study.keys(task.inputs), columns, batch.feasible, batch.errors, study.version)
+    return Outcome(task, study.keys(task.inputs), columns, batch.feasible, batch.errors, study.version, batch.mappings)
 
 
 @dataclass
@@ -150,6 +158,7 @@ class _Batch:
     feasible: list[bool | None]
     errors: list[str | None]
     columns: dict[str, Cells]
+    mappings: dict[int, str]
 
     def run_programs(self, chosen: Combination, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """Evaluate the points at `places` that a point program holds for; the places of the others."""
@@ -186,6 +195,9 @@ class _Batch:
             return
         for name, cells in values.items():
             self._column(name, cells)[places] = cells
+        if DOCUMENT in known:
+            documents = known[DOCUMENT].tolist()
+            self.mappings.update(zip(self.task.points[places].tolist(), documents, strict=True))
         if len(places) == len(self.feasible):
             self.feasible[:] = holds.tolist()
             return
@@ -218,13 +230,19 @@ def quantities(
     known = {name: value for name, value in known.items() if value is not None}
     known |= results
     values: dict[str, Cells] = {}
+    varied = isinstance(models.mapping, Find)
+
+    def exists(name: str, expression: Expression) -> bool:
+        # Which Einsums run together, and so some names of results, may differ between mappings that are found.
+        return name not in models.missing and (not varied or expression.names <= {*known, *values})
+
     for name, column in study.columns.items():
-        if name not in models.missing:
+        if exists(name, column.value):
             values[name] = _evaluated(column.value, {**known, **values}, count, f"columns.{name}")
     known |= values
     holds = np.ones(count, dtype=bool)
     for condition in study.conditions:
-        if condition.names.isdisjoint(models.missing):
+        if condition.names.isdisjoint(models.missing) and exists("", condition):
             holds &= _evaluated(condition, known, count, "constraints") != 0
     return values, holds
 
@@ -234,6 +252,15 @@ def simulated(study: Study, chosen: Combination, inputs: Inputs) -> dict[str, Ce
     from simulator.simulate import simulate
 
     models = study.models[chosen]
+    if isinstance(models.mapping, Find):
+        return models.mapping.values(
+            models.cascade,
+            models.architecture,
+            models.workload,
+            study.settings(inputs),
+            end_to_end=models.end_to_end,
+            fidelity=study.fidelity,
+        )
     result = simulate(
         models.cascade,
         models.architecture,

@@ -18,7 +18,7 @@ sampler: grid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
 from einsum.specfile import load_yaml, pydantic_error
 from einsum.units import UNITS
+from explorer.mapped import Find, Mappings
 from explorer.part import Part
 from explorer.settings import Setting, parse_setting
 from explorer.space import Axis, Range, Space, list_axis
@@ -36,7 +37,8 @@ MODELS = ("cascade", "architecture", "mapping", "workload", "end_to_end")
 """The inputs that choose descriptions; all others set their variables."""
 
 BATCH_POINTS = {"analytic": 4096, "event": 16}
-"""Points of a batch: enough to make one evaluation worth its overhead, few enough to stay in the processor's caches."""
+"""Points of a batch: enough to make one evaluation worth its overhead, few enough to stay in the processor's caches.
+Where mappings are found, each point is a batch."""
 
 Models = str | list[str] | None
 
@@ -50,6 +52,15 @@ Values = Annotated[
     Discriminator(_form),
 ]
 """A range, a list, or a single value."""
+_Zipped = Annotated[
+    Annotated[Setting, Tag("is-value")] | Annotated[Find, Tag("is-find")],
+    Discriminator(lambda value: "is-find" if isinstance(value, dict | Find) else "is-value"),
+]
+ZipValues = Annotated[
+    Annotated[Range, Tag("is-range")] | Annotated[list[_Zipped], Tag("is-list")] | Annotated[Setting, Tag("is-value")],
+    Discriminator(_form),
+]
+"""The same; a list of the input `mapping` may have mappings that are found."""
 
 
 class Quantity(Part):
@@ -114,6 +125,13 @@ class Evolution(Part):
     """The same seed searches the same points."""
 
 
+class Fronts(Part):
+    """Which points are compared with each other for the Pareto front."""
+
+    by: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = ()
+    """Varying inputs: one front for each of their values, such as each length; without any, one front of all points."""
+
+
 def _named(value: Any, name: str) -> Any:
     return {name: value} if isinstance(value, str) else value
 
@@ -137,8 +155,8 @@ class Sweep(Part):
     """Library name or file of the algorithm, or a list of them; without one the mapping's own."""
     architecture: Models = None
     """Library name or file of the hardware, or a list of them; without one the mapping's own."""
-    mapping: Models = None
-    """Library name or file, or a list of them."""
+    mapping: Mappings = None
+    """Library name or file, {find: OBJECTIVE} to have the best one found at each point, or a list of these."""
     workload: Models = None
     """Library name or file, or a list of them."""
     end_to_end: bool | list[bool] = False
@@ -149,7 +167,7 @@ class Sweep(Part):
     """Variables of workload, architecture, mapping or cascade with one value for all points."""
     variables: dict[str, Values] = Field(default_factory=dict)
     """Variables with the values to try: each list or range is crossed with all others."""
-    zips: tuple[dict[str, Values], ...] = ()
+    zips: tuple[dict[str, ZipValues], ...] = ()
     """Groups of inputs that change together: the first values of all, the second values of all, ..."""
     constraints: tuple[Expression, ...] = ()
     """Conditions on inputs (checked before a point is evaluated) and on results (after)."""
@@ -157,6 +175,8 @@ class Sweep(Part):
     """What is stored of each point; without any: time, energy, area, traffic of the memories, utilization."""
     objectives: tuple[Annotated[Objective, BeforeValidator(lambda value: _named(value, "minimize"))], ...] = ()
     """Quantities to make small, or large with `maximize: NAME`; they define the Pareto front."""
+    front: Fronts = Fronts()
+    """{by: [INPUT, ...]}: one Pareto front for each value of these inputs."""
     sampler: Sampler = Grid()
     """grid, or {kind: sobol | latin-hypercube | evolutionary, points: N}."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -180,6 +200,7 @@ class Sweep(Part):
         space = sweep.space()
         if not space.axes:
             raise SpecError("nothing varies: give variables, zips, or lists of descriptions", key="variables")
+        sweep._check_front(space)
         continuous = [name for axis in space.axes if axis.interval for name in axis.names]
         if continuous and isinstance(sweep.sampler, Grid):
             raise SpecError(
@@ -188,16 +209,29 @@ class Sweep(Part):
             )
         return sweep
 
+    def _check_front(self, space: Space) -> None:
+        intervals = {name for axis in space.axes if axis.interval for name in axis.names}
+        for number, name in enumerate(self.front.by):
+            key = f"front.by[{number}]"
+            if name not in space.names:
+                raise SpecError(f"'{name}' is no input that varies{nearest(name, space.names)}", key=key)
+            if name in intervals:
+                raise SpecError(f"'{name}' is continuous, so no two points share its value", key=key)
+        if self.front.by and isinstance(self.sampler, Evolution):
+            raise SpecError("an evolutionary search looks for one front; leave this out", key="front")
+        if self.front.by and self.columns and not self.objectives:
+            raise SpecError("there is no front without objectives", key="front")
+
     @property
     def batch_points(self) -> int:
         """Points of a batch."""
-        return self.batch or BATCH_POINTS[self.fidelity]
+        return self.batch or (1 if self.finds() else BATCH_POINTS[self.fidelity])
 
     def space(self) -> Space:
         """The space: descriptions outermost, then groups that change together, then single variables."""
         zipped = [self._zip(group, f"zips[{number}]") for number, group in enumerate(self.zips)]
         models = [
-            list_axis({name: value}, name)
+            list_axis({name: _texts(name, value, name)}, name)
             for name in MODELS
             if isinstance(value := getattr(self, name), list) and name not in self._zipped
         ]
@@ -207,8 +241,18 @@ class Sweep(Part):
     def fixed(self) -> dict[str, Setting | None]:
         """The inputs with one value for all points: descriptions, then constants."""
         chosen = {name: getattr(self, name) for name in MODELS if name not in self._zipped}
-        fixed = {name: value for name, value in chosen.items() if not isinstance(value, list)}
+        fixed = {
+            name: str(value) if isinstance(value, Find) else value
+            for name, value in chosen.items()
+            if not isinstance(value, list)
+        }
         return {**fixed, **{name: parse_setting(value, f"set.{name}") for name, value in self.constants.items()}}
+
+    def finds(self) -> dict[str, Find]:
+        """What the input `mapping` says where a mapping is found -> how it is found."""
+        listed = [self.mapping, *(group.get("mapping") for group in self.zips)]
+        each = [one for value in listed for one in (value if isinstance(value, list) else [value])]
+        return {str(one): one for one in each if isinstance(one, Find)}
 
     def input_names(self) -> tuple[str, ...]:
         """All inputs: those that vary in the order of the space, and those that do not."""
@@ -218,7 +262,7 @@ class Sweep(Part):
     def _zipped(self) -> set[str]:
         return {name for group in self.zips for name in group}
 
-    def _zip(self, group: Mapping[str, Values], key: str) -> Axis:
+    def _zip(self, group: Mapping[str, ZipValues], key: str) -> Axis:
         columns: dict[str, list[Setting]] = {}
         for name, values in group.items():
             if isinstance(values, Range):
@@ -227,7 +271,7 @@ class Sweep(Part):
                     raise SpecError("a continuous range cannot change together with others", key=f"{key}.{name}")
                 columns[name] = axis.columns[name].tolist()
             else:
-                columns[name] = values if isinstance(values, list) else [values]
+                columns[name] = _texts(name, values if isinstance(values, list) else [values], f"{key}.{name}")
         if not columns:
             raise SpecError("the group is empty", key=key)
         return list_axis(columns, key)
@@ -249,6 +293,11 @@ class Sweep(Part):
                 raise SpecError(f"'{name}' is given twice, here and in {seen[name]}", key=name)
         if self.mapping is None and "mapping" not in seen:
             raise SpecError("the field 'mapping' is missing: the library name or file of a mapping")
+        lacking = next((one for one in self.finds().values() if one.linear_layers is None), None)
+        if lacking and True in (self.end_to_end if isinstance(self.end_to_end, list) else [self.end_to_end]):
+            raise SpecError(
+                "end_to_end needs the mapping of the linear layers: {find: ..., linear_layers: NAME}", key="mapping"
+            )
         for name, column in self.columns.items():
             if name in seen or name in MODELS:
                 raise SpecError(f"'{name}' is an input already", key="columns")
@@ -267,3 +316,13 @@ def _axis(name: str, values: Values, key: str) -> Axis:
     if isinstance(values, Range):
         return values.axis(name, key)
     return list_axis({name: values if isinstance(values, list) else [values]}, key)
+
+
+def _texts(name: str, values: Sequence[Setting | Find], key: str) -> list[Setting]:
+    """The values of an input, with the text that stands for a mapping that is found."""
+    for number, value in enumerate(values):
+        if isinstance(value, Find) and name != "mapping":
+            raise SpecError(
+                f"a mapping is found for the input 'mapping' only, not for '{name}'", key=f"{key}[{number}]"
+            )
+    return [str(value) if isinstance(value, Find) else value for value in values]

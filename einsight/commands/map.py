@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from architectures import Architecture
     from einsum.cascade import Cascade
     from explorer.settings import Setting
-    from mappings import Mapping
-    from mappings.search import Cost, Found
+    from mappings.search import Found
     from workloads import Workload
 
 
@@ -71,23 +69,14 @@ def command(
     """
     from architectures import Architecture
     from einsum.cascade import Cascade
-    from mappings.search import find
+    from simulator.mapper import find_mapping
     from workloads import Workload
 
     chosen = Cascade.load(cascade)
     chosen = chosen.with_condition(*where) if where else chosen
     machine = Architecture.load(architecture)
     sizes = None if workload is None else Workload.load(workload)
-    found = find(
-        chosen,
-        machine,
-        sizes,
-        objective,
-        settings,
-        evaluate=_evaluator(chosen, machine, sizes, settings),
-        issue=issue,
-        hidden_fill=fill_drain == "hidden",
-    )
+    found = find_mapping(chosen, machine, sizes, objective, settings, issue=issue, hidden_fill=fill_drain == "hidden")
     bound = _lower_bound_bytes(chosen, machine, sizes, settings)
     given = {"cascade": cascade, "architecture": architecture}
     found = _naming(found, {kind: reference(name, out) for kind, name in given.items()})
@@ -109,21 +98,6 @@ def _naming(found: Found, names: dict[str, str]) -> Found:
 
     front = tuple(_naming(one, names) for one in found.front)
     return replace(found, mapping=Mapping.parse({**found.mapping.data, **names}), front=front)
-
-
-def _evaluator(
-    cascade: Cascade, architecture: Architecture, workload: Workload | None, settings: dict[str, Setting]
-) -> Callable[[Mapping], Cost]:
-    from mappings.search import Cost
-    from simulator.simulate import simulate
-
-    def evaluate(mapping: Mapping) -> Cost:
-        result = simulate(cascade, architecture, mapping, workload, settings)
-        outermost = next(iter(architecture.memories))
-        moved = result.traffic_bytes[outermost]["total"]
-        return Cost(float(result.latency_s[0]), float(result.energy_j[0]), float(moved["read"][0] + moved["write"][0]))
-
-    return evaluate
 
 
 def _lower_bound_bytes(

@@ -28,26 +28,41 @@ _SHOWN = 10
 @click.argument("spec", type=FILE, metavar="SPEC.yaml")
 @out_option("DIR", "Folder of the results store. A sweep that was stopped goes on here.")
 @click.option("--dry-run", is_flag=True, help="Only say how many points there are and how long they take.")
+@click.option("--results", is_flag=True, help="Only list the results that expressions may use.")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes that evaluate points.")
 @click.option("--scheduler", metavar="ADDRESS", help="Evaluate on a Dask cluster, as in tcp://host:8786.")
 @click.option("--force", is_flag=True, help="Put results of another sweep in DIR aside, under another file name.")
 @json_option
 def command(
-    spec: str, out: str | None, dry_run: bool, workers: int | None, scheduler: str | None, force: bool, as_json: bool
+    spec: str,
+    out: str | None,
+    dry_run: bool,
+    results: bool,
+    workers: int | None,
+    scheduler: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Evaluate the design points of a sweep file and store every one; `einsight report DIR` shows them."""
     from einsum.errors import EinsightError
-    from explorer.running import plan
+    from explorer.running import known_results, plan
     from explorer.sweep import Sweep
 
     if workers is not None and scheduler is not None:
         raise click.UsageError("--workers and --scheduler exclude each other")
-    if out is None and not dry_run:
+    if dry_run and results:
+        raise click.UsageError("--dry-run and --results exclude each other")
+    if out is None and not dry_run and not results:
         raise click.UsageError("Missing option '--out'")
     try:
-        ready = plan(Sweep.load(spec))
+        sweep = Sweep.load(spec)
+        listed = known_results(sweep) if results else None
+        ready = None if results else plan(sweep)
     except EinsightError as error:
         raise error.located(file=spec) from None
+    if listed is not None or ready is None:
+        _list_results(sweep.name, listed or {}, as_json)
+        return
     if dry_run:
         document = _forecast(ready, workers, Path(out) if out else None)
     else:
@@ -57,6 +72,15 @@ def command(
         print_json(document)
     else:
         click.echo(_dry_text(document) if dry_run else _text(document, ready, str(out)))
+
+
+def _list_results(name: str, listed: dict[str, Any], as_json: bool) -> None:
+    """Print the results that expressions may use, with their values at one of the points."""
+    if as_json:
+        print_json({"sweep": name, "results": listed})
+        return
+    rows = [[result, value if isinstance(value, str) else f"{value:.6g}"] for result, value in sorted(listed.items())]
+    click.echo(render_table([Column("result"), Column("at one of the points")], rows))
 
 
 def _sweep(ready: Plan, folder: Path, workers: int | None, scheduler: str | None, force: bool) -> dict[str, Any]:
@@ -102,6 +126,7 @@ def _counts(store: Store, progress: Progress | None) -> dict[str, int]:
 def _front_document(front: Front) -> dict[str, Any]:
     return {
         "objectives": {name: "minimize" if sign > 0 else "maximize" for name, sign in front.signs.items()},
+        "front_by": list(front.by),
         "front_size": len(front.points),
         "front_places": len(front.leaders),
         "front": front.rows(_SHOWN),
@@ -138,7 +163,10 @@ def _dry_text(document: dict[str, Any]) -> str:
             ("sweep", document["sweep"]),
             ("space", f"{space}" + (" points before constraints" if document["space"] else "")),
             ("points", f"{document['points']:,} to evaluate ({document['sampler']}), {document['stored']:,} stored"),
-            ("rate", f"{1 / document['seconds_per_point']:,.0f} points/s on each of {document['workers']} processors"),
+            (
+                "rate",
+                f"{_rate(1 / document['seconds_per_point'])} points/s on each of {document['workers']} processors",
+            ),
             ("time", f"about {_duration(document['estimated_s'])}"),
         ]
     )
@@ -157,9 +185,13 @@ def _text(document: dict[str, Any], ready: Plan, out: str) -> str:
     parts = [render_fields(fields)]
     if document["front"]:
         size, places, rows = document["front_size"], document["front_places"], document["front"]
-        title = f"Pareto front for {' and '.join(document['objectives'])}: {size:,} point{'s' * (size > 1)}"
-        title += f", {places:,} with different values" if size > places else ""
-        title += f"; {len(rows)} of them, from end to end" if places > len(rows) else ""
+        title = f"Pareto front for {' and '.join(document['objectives'])}"
+        title += f", one for each {' and '.join(document['front_by'])}" if document["front_by"] else ""
+        title += f": {places:,} point{'s' * (places > 1)}"
+        title += (
+            f" (and {size - places:,} that tie with {'it' if places == 1 else 'one of them'})" if size > places else ""
+        )
+        title += f"; {len(rows)} shown, from end to end" if places > len(rows) else ""
         parts.append(f"{title}\n\n{_front_table(rows, ready)}")
     parts.append(f"einsight report {out}")
     return "\n\n".join(parts)
@@ -168,8 +200,14 @@ def _text(document: dict[str, Any], ready: Plan, out: str) -> str:
 def _front_table(rows: list[dict[str, Any]], ready: Plan) -> str:
     names = [name for name in rows[0] if name != "point"]
     names = [name for name in names if name in ready.study.varying or name in {o.name for o in ready.objectives}]
+    by = ready.sweep.front.by
+    # By its number the mapping that was found for a point is taken from the store.
+    names = [*(["point"] if ready.sweep.finds() else []), *by, *(name for name in names if name not in by)]
     cells = [[_cell(row[name], name, ready) for name in names] for row in rows]
     titles = [Column(name.replace("_", " "), right=not isinstance(rows[0][name], str)) for name in names]
+    starts = [place for place, row in enumerate(rows) if place and any(row[n] != rows[place - 1][n] for n in by)]
+    for place in reversed(starts if len(starts) + 1 < len(rows) else []):
+        cells.insert(place, [""] * len(names))
     return render_table(titles, cells)
 
 
@@ -196,7 +234,7 @@ class _ProgressLine:
         self._next = now + (_LINE_S if self._terminal else _LOG_LINE_S)
         line = f"{progress.stored:,}/{progress.total:,} points"
         if progress.gained:
-            line += f", {progress.per_s:,.0f}/s, {_duration(progress.left_s)} left"
+            line += f", {_rate(progress.per_s)}/s, {_duration(progress.left_s)} left"
         if progress.failed:
             line += f", {progress.failed:,} failed"
         done = math.floor(24 * progress.stored / max(progress.total, 1))
@@ -208,6 +246,10 @@ class _ProgressLine:
         """Leave the line empty."""
         if self._terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
 
 
 def _duration(seconds: float) -> str:

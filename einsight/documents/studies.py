@@ -62,16 +62,27 @@ class SweepRun(Document):
     """Points that break a constraint on results."""
     objectives: dict[str, Literal["minimize", "maximize"]]
     """Quantity -> what is wanted of it."""
+    front_by: list[str]
+    """Inputs for each of whose values there is a Pareto front; empty: one of all points."""
     front_size: int
-    """Points on the Pareto front."""
+    """Points on the Pareto front, or on all of them."""
     front_places: int
-    """Points on it with different values."""
+    """Of those that tie in all objectives one is counted."""
     front: list[dict[str, Setting | None]]
     """Some of them, from end to end: their inputs and columns."""
 
 
-class Sweeping(RootModel[SweepRun | Forecast]):
-    """What was stored, or with `--dry-run` what would be done."""
+class Results(Document):
+    """The results that a sweep's expressions may use (`--results`)."""
+
+    sweep: str
+    """Its name."""
+    results: dict[str, float | str]
+    """Result -> its value at one of the points."""
+
+
+class Sweeping(RootModel[SweepRun | Forecast | Results]):
+    """What was stored, with `--dry-run` what would be done, or with `--results` what there is to store."""
 
 
 class Report(Document):
@@ -81,3 +92,5 @@ class Report(Document):
     """The HTML page."""
     exports: list[str]
     """Files with all points."""
+    mappings: list[str]
+    """Files with mappings that were found."""

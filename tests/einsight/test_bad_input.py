@@ -28,6 +28,7 @@ GOOD = {
     "rows": "kernels/library/quick.yaml",
     "experiment": "docs/examples/fusemax-bert.yaml",
     "sweep": "docs/examples/fusemax-array-size.yaml",
+    "mapped": "docs/examples/edge-mapped.yaml",
 }
 """Files that are right, to spoil."""
 SHORT = {

@@ -37,6 +37,7 @@ CALLS = [
     "run docs/examples/llm-in-a-flash.yaml",
     "sweep docs/examples/fusemax-array-size.yaml --out OUT/sweep",
     "sweep docs/examples/fusemax-array-size.yaml --dry-run",
+    "sweep docs/examples/fusemax-array-size.yaml --results",
     "report OUT/sweep --export OUT/points.csv",
     "compare OUT/some.csv --architecture h100-sxm",
     "compare OUT/both.yaml --out OUT/comparison",

@@ -122,6 +122,64 @@ def test_report_writes_a_page_and_exports(run: Run, spec: Path, tmp_path: Path) 
     assert (tmp_path / "page.html").exists()
 
 
+MAPPED = """
+sweep: mapped
+cascade: matmul
+architecture: fusemax
+mapping: {find: latency}
+set: {K: 64, N: 64}
+variables: {M: [32, 64], buffer: [4, 64 KiB]}
+columns: {latency: {value: latency_s, dimension: s}}
+objectives: [latency]
+front: {by: [M]}
+"""
+
+
+def test_a_point_is_mapped_and_its_mapping_runs_again(run: Run, tmp_path: Path) -> None:
+    """What `einsight map` finds for the point and what `einsight simulate` says of it by hand."""
+    spec, out = tmp_path / "mapped.yaml", tmp_path / "out"
+    spec.write_text(MAPPED, encoding="utf-8")
+    document = run("sweep", spec, "--out", out, "--workers", "1", "--json").document
+    assert (document["points"], document["failed"], document["front_by"]) == (4, 2, ["M"])
+    assert [row["M"] for row in document["front"]] == [32, 64]
+    for row in document["front"]:
+        settings = [word for name in ("K", "N", "M", "buffer") for word in ("--set", f"{name}={row[name]}")]
+        models = ["--cascade", "matmul", "--architecture", "fusemax", *settings]
+        stored, found = tmp_path / "stored.yaml", tmp_path / "found.yaml"
+        assert run("report", out, "--mapping", str(row["point"]), stored, "--json").document["mappings"] == [
+            str(stored)
+        ]
+        assert run("map", *models, "--objective", "latency", "--out", found).code == 0
+        assert stored.read_text(encoding="utf-8") == found.read_text(encoding="utf-8")
+        again = run("simulate", *models, "--mapping", stored, "--json").document
+        assert again["latency_s"] == pytest.approx(row["latency"], rel=1e-12)
+    text = run("sweep", spec, "--out", out).out
+    assert "Pareto front for latency, one for each M: 2 points" in text
+    failed = run("report", out, "--mapping", "0", tmp_path / "none.yaml", "--out", tmp_path / "page.html")
+    assert failed.code == 2 and "it failed: no mapping of cascade 'matmul' fits" in failed.err
+    assert not (tmp_path / "none.yaml").exists() and not (tmp_path / "page.html").exists()
+
+
+def test_all_files_of_a_report_are_checked_before_one_is_written(run: Run, spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("sweep", spec, "--out", out)
+    for words in (["--export", "points.xlsx"], ["--mapping", "0", "found.txt"], ["--mapping", "0", "found.yaml"]):
+        ran = run("report", out, *words, "--export", tmp_path / "points.csv")
+        assert ran.code == 2 and not (out / "report.html").exists() and not (tmp_path / "points.csv").exists()
+
+
+def test_points_that_tie_are_told_from_those_that_differ(run: Run, spec: Path, tmp_path: Path) -> None:
+    spec.write_text(SPEC.replace("objectives: [latency, W]", "objectives: [W]"), encoding="utf-8")
+    text = run("sweep", spec, "--out", tmp_path / "out").out
+    assert "Pareto front for W: 1 point (and 3 that tie with it)" in text
+
+
+def test_the_results_of_a_sweep_can_be_listed(run: Run, spec: Path) -> None:
+    spec.write_text(SPEC.replace("value: latency_s", "value: no_such_result"), encoding="utf-8")
+    text = run("sweep", spec, "--results").out
+    assert "latency_s" in text and "traffic_bytes.DRAM.total.read" in text
+
+
 def test_report_of_a_folder_without_results_is_refused(run: Run, tmp_path: Path) -> None:
     ran = run("report", tmp_path)
     assert ran.code == 2 and "holds no results of a sweep" in ran.err

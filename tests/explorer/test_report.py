@@ -94,6 +94,32 @@ def test_leaders_are_one_of_each_group_of_equals(store: Any) -> None:
         assert len(front.rows(10)) == len(front.leaders) == 1
 
 
+@pytest.mark.parametrize("by", [["L"], ["L", "mapping"]])
+def test_each_value_of_an_input_has_its_own_front(store: Any, by: list[str]) -> None:
+    with store(front={"by": by}) as made:
+        front, document = read_front(made), report_document(made)
+        rows = [
+            row for part in made.chunks(["point", "mapping", "W", "L", "latency"]) for row in zip(*part, strict=True)
+        ]
+    points = [dict(zip(("point", "mapping", "W", "L", "latency"), row, strict=True)) for row in rows]
+    expected = {
+        one["point"]
+        for one in points
+        if not any(
+            all(other[name] == one[name] for name in by)
+            and other["latency"] <= one["latency"]
+            and other["W"] <= one["W"]
+            and (other["latency"], other["W"]) != (one["latency"], one["W"])
+            for other in points
+        )
+    }
+    assert set(front.points.tolist()) == expected == {document["point"][row] for row in document["front"]}
+    assert len(front.groups) == len({tuple(one[name] for name in by) for one in points}) == len(document["groups"])
+    for group in front.groups:
+        assert all(points[number][name] == value for number in group.points for name, value in group.values.items())
+    assert "one front for each L" in document["counts"]
+
+
 def test_a_page_without_objectives_has_no_front(store: Any) -> None:
     with store(objectives=[]) as made:
         document = report_document(made)
