@@ -73,15 +73,18 @@ class Heads:
         return TileSums(self.pattern.transposed(), weight=self.group)
 
 
-def best_schedules(heads: Heads) -> Staircase:
-    """The staircase of all templates at all tile sizes worth a try, for all copies."""
-    keeping = [_kept_columns(heads), _whole_columns(heads), _kept_keys(heads)]
-    return Staircase.merged([plain_tilings(heads), *(part.scaled(heads.copies) for part in keeping)])
+def best_schedules(heads: Heads, recompute: bool = True) -> Staircase:
+    """The staircase of all templates at all tile sizes worth a try, for all copies.
+
+    Without `recompute` only those that compute every score once.
+    """
+    keeping = [_kept_columns(heads), _whole_columns(heads), *([_kept_keys(heads)] if recompute else [])]
+    return Staircase.merged([plain_tilings(heads, recompute), *(part.scaled(heads.copies) for part in keeping)])
 
 
-def plain_tilings(heads: Heads) -> Staircase:
+def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     """The staircase of the templates that keep no column from one tile to the next, for all copies."""
-    parts = [*_row_tiles(heads), *_column_tiles(heads), _value_chunks(heads), _ring(heads)]
+    parts = [*_row_tiles(heads), *_column_tiles(heads), *([_value_chunks(heads)] if recompute else []), _ring(heads)]
     two_phases = Staircase.sequence("two-phase", first_phase(heads), second_phase(heads))
     return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
 
