@@ -11,6 +11,9 @@ word. Elements that are streamed take one word.
     two phases      scores written once and read back: a tiling for each product
     value chunks    Bl output columns at a time; the scores are recomputed for each chunk
     kept columns    row tiles with Q and O resident; up to r keys and values stay from one tile to the next
+    whole columns   the same with every column whole: one score at a time, outputs normalized all along, so that the
+                    logarithm of the sum is the only statistic of a row
+    kept keys       value chunks with whole columns; up to r keys stay from one chunk, and one tile, to the next
     ring            one row after the other, K and V kept as long as a later row needs them: compulsory words
 """
 
@@ -30,6 +33,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_SIDES = 512
 MOST_KEPT_TILES, KEPT_STEPS = 48, 32
+MOST_KEY_TILES, MOST_KEY_CHUNKS = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +73,18 @@ class Heads:
         return TileSums(self.pattern.transposed(), weight=self.group)
 
 
-def best_schedules(heads: Heads) -> Staircase:
-    """The staircase of all templates at all tile sizes worth a try, for all copies."""
-    return Staircase.merged([plain_tilings(heads), _kept_columns(heads).scaled(heads.copies)])
+def best_schedules(heads: Heads, recompute: bool = True) -> Staircase:
+    """The staircase of all templates at all tile sizes worth a try, for all copies.
+
+    Without `recompute` only those that compute every score once.
+    """
+    keeping = [_kept_columns(heads), _whole_columns(heads), *([_kept_keys(heads)] if recompute else [])]
+    return Staircase.merged([plain_tilings(heads, recompute), *(part.scaled(heads.copies) for part in keeping)])
 
 
-def plain_tilings(heads: Heads) -> Staircase:
+def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     """The staircase of the templates that keep no column from one tile to the next, for all copies."""
-    parts = [*_row_tiles(heads), *_column_tiles(heads), _value_chunks(heads), _ring(heads)]
+    parts = [*_row_tiles(heads), *_column_tiles(heads), *([_value_chunks(heads)] if recompute else []), _ring(heads)]
     two_phases = Staircase.sequence("two-phase", first_phase(heads), second_phase(heads))
     return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
 
@@ -144,23 +152,62 @@ def _value_chunks(heads: Heads) -> Staircase:
 
 
 def _kept_columns(heads: Heads) -> Staircase:
-    """Few tiles only: with many of them a kept column saves less than the rows that its words could hold."""
-    d, dv, tiles = heads.d, heads.dv, heads.row_tiles
-    row = d + dv + 1 + heads.statistics
+    return _keeping(heads, "kept columns", heads.d + heads.dv + 1 + heads.statistics, 2, least=1)
+
+
+def _whole_columns(heads: Heads) -> Staircase:
+    width = heads.d + heads.dv
+    return _keeping(heads, "whole columns", width + min(heads.statistics, 1), width + 1, least=0)
+
+
+def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Staircase:
+    """Row tiles of `row` words a row and `more` words in all that keep `least` or more columns for the next tile.
+
+    With many tiles none is kept: a kept column saves less there than the rows that its words could hold.
+    """
+    tiles, width = heads.row_tiles, heads.d + heads.dv
     found: list[tuple[int, int, int, int]] = []  # height, kept columns, space, words
-    for k in np.flatnonzero(-(-heads.rows // tiles.sizes) <= MOST_KEPT_TILES)[:-1].tolist():
-        height = int(tiles.sizes[k])
-        overlaps = tiles.overlaps(height)
-        room = int(tiles.sizes[k + 1] - height) * row // (d + dv) + 1  # beyond it a higher tile fits instead
-        kept = np.unique(np.linspace(1, max(1, min(room, int(overlaps.max()))), KEPT_STEPS).astype(np.int64))
-        saved = np.minimum(kept[:, None], overlaps).sum(axis=1)
-        words = (heads.rows + int(tiles.needed[k]) - saved) * (d + dv)
-        space = height * row + 2 + kept * (d + dv)
+    for k, height in enumerate(tiles.sizes.tolist()):
+        few = -(-heads.rows // height) <= MOST_KEPT_TILES and k + 1 < tiles.sizes.size
+        if least and not few:
+            continue
+        kept, saved = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        if few:
+            overlaps = tiles.overlaps(height)
+            room = int(tiles.sizes[k + 1] - height) * row // width + 1  # beyond it a higher tile fits instead
+            kept = np.linspace(1, max(1, min(room, int(overlaps.max()))), KEPT_STEPS).astype(np.int64)
+            kept = np.unique(np.append(kept, least))
+            saved = np.minimum(kept[:, None], overlaps).sum(axis=1)
+        words = (heads.rows + int(tiles.needed[k]) - saved) * width
+        space = height * row + more + kept * width
         found += zip([height] * kept.size, kept.tolist(), space.tolist(), words.tolist(), strict=True)
     if not found:
         return Staircase.of([], [], str)
     heights, columns, spaces, moved = (np.array(column) for column in zip(*found, strict=True))
-    return Staircase.of(spaces, moved, lambda k: f"kept columns {heights[k]}x{columns[k]}")
+    return Staircase.of(spaces, moved, lambda k: f"{name} {heights[k]}x{columns[k]}")
+
+
+def _kept_keys(heads: Heads) -> Staircase:
+    """Few tiles and chunks only: each further one costs all keys once more."""
+    d, dv, tiles = heads.d, heads.dv, heads.row_tiles
+    chunks = breakpoints(dv)
+    found: list[tuple[int, int, int, int, int]] = []  # height, chunk, kept keys, space, words
+    for height in tiles.sizes[-(-heads.rows // tiles.sizes) <= MOST_KEY_TILES].tolist():
+        needs, overlaps = tiles.needs(height)[1], tiles.overlaps(height)
+        for k in np.flatnonzero((-(-dv // chunks) <= MOST_KEY_CHUNKS) & (chunks < dv)).tolist():
+            chunk, times = int(chunks[k]), -(-dv // int(chunks[k]))
+            room = int(chunks[k + 1] - chunk) * (height + 1) // d + 1  # beyond it larger chunks fit instead
+            kept = np.unique(np.linspace(0, min(room, int(needs.max())), KEPT_STEPS).astype(np.int64))
+            saved = (times - 1) * np.minimum(kept[:, None], needs).sum(axis=1)
+            saved += np.minimum(kept[:, None], overlaps).sum(axis=1)
+            words = heads.rows * (d + dv) + dv * needs.sum() + d * (times * needs.sum() - saved)
+            space = height * (d + chunk + min(heads.statistics, 1)) + (kept + 1) * d + chunk + 1
+            sizes = [height] * kept.size, [chunk] * kept.size
+            found += zip(*sizes, kept.tolist(), space.tolist(), words.tolist(), strict=True)
+    if not found:
+        return Staircase.of([], [], str)
+    *sides, spaces, moved = (np.array(column) for column in zip(*found, strict=True))
+    return Staircase.of(spaces, moved, lambda k: "kept keys " + "x".join(str(side[k]) for side in sides))
 
 
 def ring_length(pattern: Pattern) -> int:

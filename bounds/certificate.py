@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bounds.joint import Joint
     from bounds.problem import FiberPasses, ValueClass
     from bounds.star import Star
+    from bounds.turnover import Turnover, Waste
 
 Certificate = dict[str, Any]
 
@@ -68,6 +69,26 @@ def of_star(around: Star, counted: Segments, memory: float, value: float) -> Cer
         "widths": [around.rows, around.columns, around.own_rows, around.own_columns],
         "point": list(around.point),
         "segment": _segment(counted),
+        "value": value,
+    }
+
+
+def of_turnover(around: Turnover, found: Waste, memory: float, value: float) -> Certificate:
+    """Scores computed once: the volume, and what row and column words waste for each range of levels."""
+    return {
+        "theorem": "turnover",
+        "label": "no-recompute",
+        "memory_words": memory,
+        "pairs": around.pairs,
+        "rows": around.rows,
+        "columns": around.columns,
+        "row_words": around.row_words,
+        "column_words": around.column_words,
+        "width": around.width,
+        "copies": around.copies,
+        "length": found.length,
+        "excess": found.excess,
+        "prices": found.prices.tolist(),
         "value": value,
     }
 

@@ -25,6 +25,7 @@ from bounds.fusion import Fusion, fuse
 from bounds.joint import Joint, join
 from bounds.problem import Problem, Statement, ValueClass
 from bounds.star import Star, star
+from bounds.turnover import Turnover, least_words, turnover
 
 Floats = NDArray[np.float64]
 Certificate = dict[str, Any]
@@ -110,6 +111,9 @@ def _parts(problem: Problem, memory: Floats, shares: dict[str, float], label: st
         around = star(problem, tensor) if not shares else None
         if around:
             yield _star_part(around, memory)
+    rectangle = turnover(problem) if label == "no-recompute" and not shares else None
+    if rectangle:
+        yield _turnover_part(rectangle, memory)
 
 
 def _segment_part(fusion: Fusion, memory: Floats) -> Part:
@@ -136,6 +140,19 @@ def _star_part(around: Star, memory: Floats) -> Part:
         return certificate.of_star(around, at, float(memory[k]), float(values[k]))
 
     return Part("star segments", "recompute-safe", values, around.charged, frozenset(around.statements), certify)
+
+
+def _turnover_part(around: Turnover, memory: Floats) -> Part:
+    found = [least_words(around, float(words)) for words in memory]
+    words = np.array([waste.words if waste else 0.0 for waste in found])
+    values = around.copies * np.maximum(words, 0.0) * ROUNDING
+
+    def certify(k: int) -> Certificate:
+        waste = found[k]
+        assert waste is not None
+        return certificate.of_turnover(around, waste, float(memory[k]), float(values[k]))
+
+    return Part("turnover", "no-recompute", values, around.charged, frozenset(), certify)
 
 
 def _joint_parts(problem: Problem, joint: Joint, memory: Floats, label: str) -> Iterable[Part]:

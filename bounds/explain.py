@@ -25,6 +25,14 @@ def _lines(record: Record) -> Iterator[str]:
             f"{record['producers']} x {record['elements']:,.0f} with V = {record['volume']:,.0f} multiplications, "
             f"lambda = {record['spread']:.4g}, {_copies(record)}: {value}, {record['label']}."
         )
+    elif "prices" in record:
+        low, high, row, column = min(record["prices"], key=lambda line: sum(line[2:]))
+        yield (
+            f"{record['pairs']:,.0f} scores computed once, {_copies(record)}: all words of a row meet all words of its "
+            f"columns. In segments of {record['length']:,.0f} words, each word of {record['rows']:,.0f} rows and of "
+            f"{record['columns']:,.0f} columns wastes memory beyond that, least around a level of {low:,.0f} to "
+            f"{high:,.0f} row words: {row:,.0f} meetings a row word and {column:,.0f} a column word: {value}."
+        )
     elif "unpaid" in record:
         cut = ", ".join(f"{name} ({words:,.0f} words)" for name, words in record["unpaid"].items())
         yield f"Cut out of the cascade, less the first presence of {cut or 'nothing'}: {value}."

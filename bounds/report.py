@@ -147,7 +147,7 @@ def analyse(
     if memory.ndim != 1 or memory.size == 0 or not np.all(np.isfinite(memory)) or np.any(memory <= 0):
         raise SpecError("fast memory sizes must be positive numbers of words")
     problem = read_problem(chosen, extents, mask, word_bytes)
-    found = find_schedules(problem)
+    found = find_schedules(problem, recompute=label != "no-recompute")
     _refuse_too_small(problem, found, memory)
     found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own)
     names = [*schedules, *(one.name for one in own)]

@@ -69,13 +69,13 @@ def _of_stairs(stairs: Staircase, memory: Floats) -> Traffic:
     return Traffic(stairs.words[pick], memory >= stairs.footprint[0], blocks)
 
 
-def find_schedules(problem: Problem) -> Schedules:
-    """The schedules of a problem in closed form."""
+def find_schedules(problem: Problem, recompute: bool = True) -> Schedules:
+    """The schedules of a problem in closed form; without `recompute`, for attention, only those of scores made once."""
     heads = heads_of(problem)
     used = {access.tensor for s in problem.statements for access in (*s.operands, s.output)}
     widths = {problem.classes[name].width for name in used}
     if isinstance(heads, Heads) and not problem.remarks and len(widths) == 1 and not words_outside(problem):
-        width, best = widths.pop(), best_schedules(heads)
+        width, best = widths.pop(), best_schedules(heads, recompute)
         scaled = Staircase(best.footprint * width, best.words * width, best.origin, best.describe)
         return Schedules(scaled, heads, width, "", least=float(scaled.footprint[0]))
     composed = composed_schedules(problem)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from bounds.verify_levels import levels
+
 Record = dict[str, Any]
 Rows = Sequence[Sequence[Fraction]]
 SLACK = 1e-6  # relative; the engine rounds its values down by 1e-7, and sums of floats differ in their last digits
@@ -22,12 +24,14 @@ def verify(record: Record) -> float:
         proven = record["copies"] * _segments(record)
     elif "edges" in record:
         proven = _joint(record)
+    elif "prices" in record:
+        proven = record["copies"] * levels(record)
     elif "unpaid" in record:
         proven = parts[0] - sum(record["unpaid"].values())
     elif "passes" in record:
         beyond = max(record["fiber"] * record["width"] - record["memory_words"], 0.0)
-        proven = record["fibers"] * (record["passes"] - 1 + (record["kind"] == "intermediate")) * beyond
-        proven += record["elements"] * record["width"] * (record["kind"] != "intermediate")
+        inside, all_words = record["kind"] == "intermediate", record["elements"] * record["width"]
+        proven = record["fibers"] * (record["passes"] - 1 + inside) * beyond + all_words * (not inside)
     else:
         proven = sum(parts) + sum(record["compulsory"].values())
     _require(record["value"] <= max(proven, 0.0) * (1 + SLACK), f"claims {record['value']}, proves {proven}")
@@ -54,13 +58,9 @@ def _segments(record: Record) -> float:
 
 
 def _chi(record: Record, at: str, words: float) -> float:
-    if "point" in record:
-        return _star(record, words)
-    return float((max if record["combine"] == "max" else sum)(exp(_mixture(m, at, words)) for m in record["modes"]))
-
-
-def _star(record: Record, words: float) -> float:
-    """The most of kappa (X - p)^2 + sqrt(p) (X - p) / 2; kappa from the tangent at a point of a concave logarithm."""
+    """For a star, the most of kappa (X - p)^2 + sqrt(p) (X - p) / 2; kappa from the tangent of a concave logarithm."""
+    if "point" not in record:
+        return float((max if record["combine"] == "max" else sum)(exp(_mixture(m, at, words)) for m in record["modes"]))
     (i, j, more, outputs), (rows, columns, own_rows, own_columns) = record["point"], record["widths"]
     inputs = own_rows * i + own_columns * j + more
     slopes = [(1 / i + own_rows / inputs) / rows, (1 / j + own_columns / inputs) / columns, 1 / inputs, 1 / outputs]

@@ -378,6 +378,89 @@ def kept_columns(run: Attention, height: int, count: int) -> None:
         run.end(rows)
 
 
+def add_normalized(run: Attention, i: int, j: int, xs: Sequence[int]) -> None:
+    """One score, and the outputs with it, normalized before and after: the log of the sum is the only statistic."""
+    m = run.machine
+    m["s", i, j] = 0.0
+    for x in range(run.d):
+        m["s", i, j] = m["s", i, j] + m["q", i, x] * m["k", j, x]
+    factor = 1.0
+    if not run.plain:
+        old = m["z", i]
+        m["z", i] = float(np.logaddexp(old, m["s", i, j]))
+        m["s", i, j], factor = exp(m["s", i, j] - m["z", i]), exp(old - m["z", i])
+    for x in xs:
+        m["o", i, x] = m["o", i, x] * factor + m["s", i, j] * m["v", j, x]
+    m.drop(("s", i, j))
+
+
+def begin_normalized(run: Attention, rows: Sequence[int], xs: Sequence[int]) -> list[tuple]:
+    """Outputs of some columns, and a statistic for each row; returns the outputs."""
+    outputs = [("o", i, x) for i in rows for x in xs]
+    for word in outputs:
+        run.machine[word] = 0.0
+    for i in rows if not run.plain else ():
+        run.machine["z", i] = -inf
+    return outputs
+
+
+def end_normalized(run: Attention, rows: Sequence[int], outputs: list[tuple]) -> None:
+    run.machine.store(*outputs)
+    run.machine.drop(*outputs, *[("z", i) for i in rows if not run.plain])
+
+
+def in_turn(needed: Sequence[int], following: Sequence[int], held: Sequence[int], count: int) -> tuple[list, list]:
+    """The order of the columns of a pass, and those that stay after it: up to `count`, held ones first."""
+    stay = sorted(set(needed) & set(following), key=lambda j: j not in held)[:count]
+    streamed = [j for j in needed if j not in held and j not in stay]
+    return [*held, *streamed, *[j for j in stay if j not in held]], stay
+
+
+def whole_columns(run: Attention, height: int, count: int) -> None:
+    m, tiles = run.machine, run.row_tiles(height)
+    held: list[int] = []
+    for a, rows in enumerate(tiles):
+        queries = [("q", i, x) for i in rows for x in range(run.d)]
+        m.load(*queries)
+        outputs = begin_normalized(run, rows, range(run.dv))
+        following = run.needed(tiles[a + 1]) if a + 1 < len(tiles) else []
+        order, stay = in_turn(run.needed(rows), following, held, count)
+        for j in order:
+            words = [("k", j, x) for x in range(run.d)] + [("v", j, x) for x in range(run.dv)]
+            m.load(*words if j not in held else ())
+            for i, _ in run.pairs(rows, [j]):
+                add_normalized(run, i, j, range(run.dv))
+            m.drop(*words if j not in stay else ())
+        held = stay
+        end_normalized(run, rows, outputs)
+        m.drop(*queries)
+
+
+def kept_keys(run: Attention, height: int, chunk: int, count: int) -> None:
+    m, tiles = run.machine, run.row_tiles(height)
+    parts = chunks(range(run.dv), chunk)
+    held: list[int] = []
+    for a, rows in enumerate(tiles):
+        queries = [("q", i, x) for i in rows for x in range(run.d)]
+        m.load(*queries)
+        needed = run.needed(rows)
+        for number, xs in enumerate(parts):
+            outputs = begin_normalized(run, rows, xs)
+            next_tile = run.needed(tiles[a + 1]) if a + 1 < len(tiles) else []
+            order, stay = in_turn(needed, needed if number + 1 < len(parts) else next_tile, held, count)
+            for j in order:
+                keys, values = [("k", j, x) for x in range(run.d)], [("v", j, x) for x in xs]
+                m.load(*keys if j not in held else ())
+                m.load(*values)
+                for i, _ in run.pairs(rows, [j]):
+                    add_normalized(run, i, j, xs)
+                m.drop(*values)
+                m.drop(*keys if j not in stay else ())
+            held = stay
+            end_normalized(run, rows, outputs)
+        m.drop(*queries)
+
+
 def ring(run: Attention) -> None:
     m = run.machine
     last = {j: max(i for i in range(run.rows) if j in run.keys[i]) for j in range(run.columns)}

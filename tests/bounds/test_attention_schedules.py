@@ -28,6 +28,8 @@ FAMILIES = {
     "column tiles, nothing resident": lambda run, a, b: runs.column_tiles(run, a, b, False, False),
     "value chunks": runs.value_chunks,
     "kept columns": runs.kept_columns,
+    "whole columns": runs.whole_columns,
+    "kept keys": runs.kept_keys,
     "Q resident": lambda run, a, b: runs.scores_q_resident(run, a),
     "K resident": lambda run, a, b: runs.scores_k_resident(run, a),
     "S tiles": runs.scores_tiled,
@@ -48,7 +50,7 @@ def run_described(run: Attention, name: str) -> None:
     for phase in _phases(name):
         family, _, tile = phase.rpartition(" ")
         sizes = [int(n) for n in tile.split("x")]
-        FAMILIES[family](run, sizes[0], sizes[-1])
+        FAMILIES[family](run, *(sizes if len(sizes) > 2 else (sizes[0], sizes[-1])))
 
 
 def _phases(name: str) -> list[str]:

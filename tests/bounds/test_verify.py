@@ -16,6 +16,7 @@ from bounds.engine import lower_bound
 from bounds.pattern import Intervals
 from bounds.reader import read_problem
 from bounds.verify import verify
+from bounds.verify_levels import levels
 from einsum import Cascade
 from tests.bounds.cases import attention_problem, random_case
 from tests.bounds.test_soundness import product, product_problem
@@ -89,11 +90,9 @@ def test_affine_conditions_are_rechecked() -> None:
         verify(changed)
 
 
-def test_the_verifier_is_short_and_imports_nothing_of_the_house() -> None:
-    source = Path(inspect.getsourcefile(verify) or "").read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 150
-    imported = {
-        name.split(".")[0]
+def imports(source: str) -> set[str]:
+    return {
+        name
         for node in ast.walk(ast.parse(source))
         for name in (
             [alias.name for alias in node.names]
@@ -103,7 +102,14 @@ def test_the_verifier_is_short_and_imports_nothing_of_the_house() -> None:
             else []
         )
     }
-    assert not imported & {"bounds", "einsum", "mappings", "scipy"}
+
+
+def test_the_verifiers_are_short_and_import_nothing_of_the_house_but_each_other() -> None:
+    for check, own in ((verify, {"bounds.verify_levels"}), (levels, set())):
+        source = Path(inspect.getsourcefile(check) or "").read_text(encoding="utf-8")
+        assert len(source.splitlines()) < 150
+        houses = {name for name in imports(source) if name.split(".")[0] in {"bounds", "einsum", "mappings", "scipy"}}
+        assert houses == own
 
 
 STAR = read_problem(Cascade.load("attention-backward"), {"B": 1, "H": 2, "P": 2048, "M": 2048, "E": 64, "F": 32})
