@@ -19,8 +19,8 @@ class Gpu:
 
     multiprocessors: int
     clock_hz: float
+    tensor_clock_hz: float
     clock_droop: float
-    clock_droop_at: float
     registers_per_multiprocessor: float
     register_unit: float
     max_registers: float
@@ -30,7 +30,7 @@ class Gpu:
     shared_per_block: float
     shared_reserved: float
     issue_lanes: float
-    lone_stall: float
+    instruction_pace: float
     half_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
@@ -46,6 +46,7 @@ class Gpu:
     dram_write_bandwidth: float
     dram_copy_bandwidth: float
     dram_latency: float
+    dram_first_latency: float
     dram_ramp: float
     dram_sharpness: float
     dram_even_share: float

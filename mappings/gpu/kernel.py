@@ -62,6 +62,11 @@ class GridStep(Model):
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE
     """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
+    aside: Expression = ZERO
+    """product: 1 if the rest of the tile's steps run beside it, and the next tile's products behind it."""
+    pace: Expression | None = None
+    """vector: cycles from an instruction of a warp to its next, by the compiler's stall counts; the architecture's
+    `instruction_pace` when omitted."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads."""
     half: Expression = ZERO
