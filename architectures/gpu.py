@@ -98,8 +98,10 @@ class Gpu:
                 f"the multiprocessor has {self.shared_per_block:,.0f}"
             )
         rounded = -(-min(registers, self.max_registers) * 32 // self.register_unit) * self.register_unit
+        # Each of the four schedulers has a quarter of the registers for its own warps.
+        held = 4 * (self.registers_per_multiprocessor // 4 // rounded)
         fits = min(
-            self.registers_per_multiprocessor // (rounded * warps),
+            held // warps,
             self.shared_memory // (shared_bytes + self.shared_reserved),
             self.warps_per_multiprocessor // warps,
             self.blocks_per_multiprocessor,

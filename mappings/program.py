@@ -74,6 +74,7 @@ class Step:
     busy_s        seconds on that resource, (points, classes); 0 in classes whose tiles do not run the step
     latency_s     further seconds until dependents may start, the resource being free again already; not charged in
                   classes that do not run the step
+    slack_s       the part of the latency that does not add up with the resource's work for others at the same time
     after         dependences; besides them a step runs its own tiles in order
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
@@ -88,6 +89,7 @@ class Step:
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     actions: Mapping[tuple[str, str], Array | float] = field(default_factory=dict)
     work: Mapping[str, Array | float] = field(default_factory=dict)
+    slack_s: float = 0.0
 
 
 class TileOrder(Protocol):

@@ -39,6 +39,7 @@ class ClassCost:
     lost_stages  see `program.Residency`
     aside_s    busy seconds of what nothing in the tile waits for, and which the next tile's steps find done or queue behind
     beside_s, beside_latency_s   of the steps that run beside it
+    filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
     """
 
     demand_s: Mapping[str, float]
@@ -51,6 +52,8 @@ class ClassCost:
     aside_s: Mapping[str, float] = field(default_factory=dict)
     beside_s: Mapping[str, float] = field(default_factory=dict)
     beside_latency_s: float = 0.0
+    filled_s: float = 0.0
+    beside_filled_s: float = 0.0
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -74,9 +77,12 @@ class ClassCost:
         return (self._alone_s(latency_s, blocks * in_flight, 1) / in_flight + apart) / 2
 
     def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
+        beside_latency_s = self.beside_latency_s
+        if parts == 1:
+            latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
         names = dict.fromkeys([*self.demand_s, *self.aside_s, *self.beside_s])
         paths = [[path.get(name, 0.0) / parts for name in names] for path in (self.demand_s, self.aside_s, self.beside_s)]
-        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], self.beside_latency_s)
+        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s)
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -86,18 +92,21 @@ class ClassCost:
 def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
-    stages, beside_latency = 1.0, 0.0
+    stages, beside_latency, filled, beside_filled = 1.0, 0.0, 0.0, 0.0
     for cost, count, late in zip(costs, counts, late_s, strict=True):
         for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
             for name, seconds in part.items():
                 path[name] = path.get(name, 0.0) + count * seconds
         latency_s += count * (cost.latency_s + late)
         beside_latency += count * cost.beside_latency_s
+        filled += count * cost.filled_s
+        beside_filled += count * cost.beside_filled_s
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
-        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2], beside_latency_s=beside_latency
-    )
+        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2], beside_latency_s=beside_latency,
+        filled_s=filled, beside_filled_s=beside_filled,
+    )  # fmt: skip
 
 
 def residence_s(
@@ -302,7 +311,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     waited_for = {dependence.step for step in steps for dependence in step.after if np.max(dependence.distance) == 0}
     computing = [step for step in steps if not step.traffic and _distance(step) == 0]
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
-    latency = [0.0, 0.0, 0.0]
+    latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
     stages, path = 1.0, 0
     for step in steps:
@@ -320,11 +330,12 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             transfer = max(transfer, delay)
         else:
             latency[place] += delay
+            filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
-        stream.residency.lost_stages, paths[1], paths[2], latency[2],
+        stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
     )  # fmt: skip
 
 

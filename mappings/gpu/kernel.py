@@ -46,6 +46,8 @@ class GridStep(Model):
     """load: blocks with equal values here and overlapping rows read the same bytes; nobody shares when omitted."""
     asynchronous: Expression = ONE
     """load: runs ahead of the tile that needs it, as far as the stages of the pipeline allow."""
+    batches: Expression = ONE
+    """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
     hot: bool = False

@@ -8,6 +8,7 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,9 @@ class LaunchLowering:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
-            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, (Dependence(name),)))
+            # Operands of the next instruction are loaded beside this one.
+            beside = min(loaded, busy) / self.teams
+            made.append(self._step(f"{name} operands", "shared", index, loaded, -beside, (Dependence(name),)))
         return made
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
@@ -193,9 +196,10 @@ class LaunchLowering:
         # A warp alone goes at the pace that the compiler wrote into the code; others use the time in between.
         pace = gpu.instruction_pace if step.pace is None else self.blocks.mean(step.pace)
         lone = pace * issue / (32 * self.warps) / gpu.clock_hz
-        latency = self.blocks.mean(step.latency) / gpu.clock_hz + max(0.0, lone - busy / self.teams)
+        slack = max(0.0, lone - busy / self.teams)
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
-        made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
+        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=slack)]
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -232,6 +236,7 @@ class LaunchLowering:
             latency = gpu.l2_latency + fresh * (gpu.dram_first_latency - gpu.l2_latency)
         else:
             latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
+            latency *= max(1.0, self.blocks.mean(step.batches))
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         busy = bytes_per_trip / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
