@@ -308,7 +308,9 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
 
 def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -> ClassCost:
     steps = [step for step in stream.steps if _own(step, resources) and float(np.asarray(step.busy_s)[0, index]) > 0]
-    waited_for = {dependence.step for step in steps for dependence in step.after if np.max(dependence.distance) == 0}
+    waited_for = {
+        dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
+    }
     computing = [step for step in steps if not step.traffic and _distance(step) == 0]
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
