@@ -37,7 +37,7 @@ class ClassCost:
     free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
                of free teams and of teams in step
     lost_stages  see `program.Residency`
-    aside_s    busy seconds of what nothing in the tile waits for, and which the next tile's steps find done or queue behind
+    aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
     beside_s, beside_latency_s   of the steps that run beside it
     filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
     """
@@ -81,7 +81,8 @@ class ClassCost:
         if parts == 1:
             latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
         names = dict.fromkeys([*self.demand_s, *self.aside_s, *self.beside_s])
-        paths = [[path.get(name, 0.0) / parts for name in names] for path in (self.demand_s, self.aside_s, self.beside_s)]
+        all_paths = (self.demand_s, self.aside_s, self.beside_s)
+        paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
         return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s)
 
     def fill_s(self, blocks: int) -> float:
@@ -104,8 +105,8 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
-        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2], beside_latency_s=beside_latency,
-        filled_s=filled, beside_filled_s=beside_filled,
+        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
+        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
     )  # fmt: skip
 
 
@@ -200,7 +201,7 @@ class Grid:
         classes = stream.counts.shape[1]
         self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
-        self.piped = np.array([cost.stages > 1 for cost in self.costs])
+        self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.counts = stream.counts[0]
         self.slowdown = 1.0

@@ -143,7 +143,7 @@ class LaunchLowering:
                 self.free,
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
-                self.gpu.lost_stages,
+                1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -236,7 +236,9 @@ class LaunchLowering:
             latency = gpu.l2_latency + fresh * (gpu.dram_first_latency - gpu.l2_latency)
         else:
             latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
-            latency *= max(1.0, self.blocks.mean(step.batches))
+            # What is asked for alone, later, waits without the queue of a whole block's requests.
+            later = gpu.l2_latency + share * (gpu.dram_first_latency - gpu.l2_latency)
+            latency += max(0.0, self.blocks.mean(step.batches) - 1) * later
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         busy = bytes_per_trip / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
@@ -245,7 +247,13 @@ class LaunchLowering:
             busy = max(busy, active * l2_busy)
         made = [
             self._step(
-                f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
+                f"{name} DRAM",
+                "DRAM",
+                index,
+                dram_busy,
+                0.0,
+                (),
+                {("DRAM", tensor): moved},
                 {("DRAM", "byte"): dram_per_trip},
             ),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
