@@ -19,8 +19,8 @@ class Gpu:
 
     multiprocessors: int
     clock_hz: float
+    tensor_clock_hz: float
     clock_droop: float
-    clock_droop_at: float
     registers_per_multiprocessor: float
     register_unit: float
     max_registers: float
@@ -30,7 +30,7 @@ class Gpu:
     shared_per_block: float
     shared_reserved: float
     issue_lanes: float
-    lone_stall: float
+    instruction_pace: float
     half_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
@@ -47,6 +47,7 @@ class Gpu:
     dram_write_bandwidth: float
     dram_copy_bandwidth: float
     dram_latency: float
+    dram_first_latency: float
     dram_ramp: float
     dram_sharpness: float
     dram_even_share: float
@@ -98,8 +99,10 @@ class Gpu:
                 f"the multiprocessor has {self.shared_per_block:,.0f}"
             )
         rounded = -(-min(registers, self.max_registers) * 32 // self.register_unit) * self.register_unit
+        # Each of the four schedulers has a quarter of the registers for its own warps.
+        held = 4 * (self.registers_per_multiprocessor // 4 // rounded)
         fits = min(
-            self.registers_per_multiprocessor // (rounded * warps),
+            held // warps,
             self.shared_memory // (shared_bytes + self.shared_reserved),
             self.warps_per_multiprocessor // warps,
             self.blocks_per_multiprocessor,

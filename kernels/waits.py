@@ -3,6 +3,7 @@ flags, blocks that follow one another on a multiprocessor; tiles of short rows; 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ SHORT = TimingPlan(target_ms=40, min_repetitions=10, max_repetitions=50)
 BRIEF = TimingPlan(target_ms=10, min_repetitions=10, max_repetitions=20)
 TURNS = 400
 STEPS = 2000
+PAUSES = (0, 128, 512, 1024, 2048, 4096, 16384, 65536)
+RUN_MS, REST_S, RESTED_RUNS = 0.5, 0.03, 7
 TILE_COLUMNS = (4096, 3000, 1000)
 """Columns of the matrices that are moved tile by tile; of the last two, rows begin anywhere."""
 TILES = ((64, 32, 4), (64, 64, 4), (128, 64, 4), (128, 64, 8), (64, 128, 4), (128, 128, 8), (16, 512, 4), (1, 4096, 4))
@@ -51,7 +54,7 @@ class Waits:
         yield "flags", self.flags
         yield "few_warps", self.few_warps
         yield "tiles", self.tiles
-        yield "clocks", self.clocks
+        yield "cool_clocks", self.cool_clocks
 
     def _slope_ns(self, run: Callable[[int], Any], steps: int = STEPS) -> float:
         """Nanoseconds of a step: the difference of runs of many and of few, so that what is constant goes away."""
@@ -161,37 +164,33 @@ class Waits:
                     fact: Fact = {"kind": kind, "columns": columns, **tile, "bytes": moved, **times(timing)}
                     yield {**fact, "bytes_per_s": moved / timing.ms * 1e3}
 
-    def clocks(self) -> Iterator[Fact]:
-        """The multiprocessors' clock by their own counters, by how much the tensor cores do and for how long."""
+    def cool_clocks(self) -> Iterator[Fact]:
+        """The multiprocessors' clock by their own counters, by the share of the time for which the tensor cores work:
+        products of warp groups and of single warps with pauses between, each run behind a rest, so that no limit of
+        power holds."""
         from kernels.algorithms.attention import random_tensor
 
         torch = self._torch
-        m, n, k, unroll = 64, 256, 64, 8
-        a, b = random_tensor((m, k), "fp16", "cuda", 1), random_tensor((n, k), "fp16", "cuda", 2)
-        c = torch.empty((2 * self._sms, m, n), dtype=torch.float32, device="cuda")
-        clock = torch.zeros((2 * self._sms, 2), dtype=torch.int64, device="cuda")
-        for pause in (0, 128, 512, 1024, 2048, 4096, 16384):
-            for ms in (0.1, 1.0, 5.0):
-                round_ms = (unroll * 2 * 512 + 4 * pause) / 1.8e6
-                rounds = max(1, round(ms / round_ms))
-
-                def run(rounds: int = rounds, pause: int = pause) -> None:
+        k, unroll = 64, 8
+        for (m, n, per), pauses in (((64, 256, 2), PAUSES), ((64, 256, 1), PAUSES[:5]), ((16, 128, 2), PAUSES[:5])):
+            blocks = per * self._sms
+            a, b = random_tensor((m, k), "fp16", "cuda", 1), random_tensor((n, k), "fp16", "cuda", 2)
+            c = torch.empty((blocks, m, n), dtype=torch.float32, device="cuda")
+            clock = torch.zeros((blocks, 2), dtype=torch.int64, device="cuda")
+            for pause in pauses:
+                rounds = max(1, round(RUN_MS * 1.8e6 / (unroll * per * m * n * k / 2048 + 4 * pause)))
+                counted = []
+                for _ in range(RESTED_RUNS):
+                    time.sleep(REST_S)
                     self._kernels.clocked_products(
                         a, b, c, clock, rounds, pause=pause, block_m=m, block_n=n, block_k=k, warps=4, unroll=unroll
                     )
-
-                torch.cuda.synchronize()
-                alone = self._stopwatch.time(run, TimingPlan(target_ms=3 * ms, min_repetitions=3, max_repetitions=50))
-                counted = clock.double()
-                first = float((counted[:, 0] / counted[:, 1]).median())
-                for _ in range(int(400 / ms)):
-                    run()
-                torch.cuda.synchronize()
-                counted = clock.double()
-                done = 2 * c.shape[0] * m * n * k * unroll * rounds
+                    torch.cuda.synchronize()
+                    cycles, nanoseconds = clock.double().median(dim=0).values.tolist()
+                    counted.append((cycles / nanoseconds, cycles, nanoseconds))
+                ghz, cycles, nanoseconds = sorted(counted)[RESTED_RUNS // 2]
+                done = 2 * m * n * k * unroll * rounds * per
                 yield {
-                    "pause_steps": pause, "ms": alone.ms, "operations_per_s": done / alone.ms * 1e3,
-                    "clock_ghz": first, "sustained_clock_ghz": float((counted[:, 0] / counted[:, 1]).median()),
-                    "sustained_ms": float(counted[:, 1].median()) / 1e6,
-                    "power_w": self._stopwatch.read_state().power_w,
+                    "block_m": m, "block_n": n, "blocks": blocks, "pause_steps": pause, "ms": nanoseconds / 1e6,
+                    "operations_per_cycle": done / cycles, "clock_ghz": ghz,
                 }  # fmt: skip

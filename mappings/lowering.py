@@ -66,10 +66,16 @@ def lower(
 
 
 def bound(
-    cascade: Cascade, machine: EvaluatedArchitecture, nest: tuple[Node, ...], env: Mapping[str, Any], points: int
+    cascade: Cascade,
+    machine: EvaluatedArchitecture,
+    nest: tuple[Node, ...],
+    env: Mapping[str, Any],
+    points: int,
+    further: tuple[str, ...] = (),
 ) -> Homes:
-    """A nest bound to numbers and checked: its phases, where every tensor lives. Arguments and errors as `lower`."""
-    levels = {**dict.fromkeys(machine.memories, True), **dict.fromkeys(machine.units, False)}
+    """A nest bound to numbers and checked: its phases, where every tensor lives. Arguments and errors as `lower`;
+    `further` are names of levels besides memories and units."""
+    levels = {**dict.fromkeys((*machine.memories, *further), True), **dict.fromkeys(machine.units, False)}
     binder = Binder(cascade, env, points, levels)
     ranks = Ranks(cascade, {base: binder.partition_size(base) for base in cascade.partitions}, env)
     phases = binder.phases(nest, "nest")

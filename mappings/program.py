@@ -74,6 +74,7 @@ class Step:
     busy_s        seconds on that resource, (points, classes); 0 in classes whose tiles do not run the step
     latency_s     further seconds until dependents may start, the resource being free again already; not charged in
                   classes that do not run the step
+    slack_s       the part of the latency that does not add up with the resource's work for others at the same time
     after         dependences; besides them a step runs its own tiles in order
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
@@ -88,6 +89,7 @@ class Step:
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     actions: Mapping[tuple[str, str], Array | float] = field(default_factory=dict)
     work: Mapping[str, Array | float] = field(default_factory=dict)
+    slack_s: float = 0.0
 
 
 class TileOrder(Protocol):
@@ -132,6 +134,24 @@ class PowerLimit:
 
 
 @dataclass(frozen=True)
+class Droop:
+    """How the clock falls while a resource works.
+
+    resource   the one that draws most
+    at_once    part of the clock that is lost as soon as it is used at all
+    lost       further part that is lost when it works all the time; else with the square of its share of the time
+    """
+
+    resource: str = ""
+    at_once: float = 0.0
+    lost: float = 0.0
+
+    def stretch(self, share: float) -> float:
+        """How much longer a cycle lasts when the resource works for that share of the time."""
+        return 1 / ((1 - self.at_once) * (1 - self.lost * min(1.0, share) ** 2)) if share > 0 else 1.0
+
+
+@dataclass(frozen=True)
 class Residency:
     """How the instances of a grid share a copy of the private resources, where that is told apart.
 
@@ -143,7 +163,7 @@ class Residency:
     setup_s  seconds of an instance before its first tile
     outermost  the shared resource that is furthest away: how much of it is reached depends on the requests under way
     ramp_s   seconds at the beginning and end in which shared resources are not yet, or no longer, in full use
-    droop    (resource, part of the clock that is lost when it is busy, share of the time from which on all is lost)
+    droop    how the clock falls while a resource works
     power    what the whole may draw; None where that is not known
     sharpness    how sharply the time turns from bound by latency to bound by the outermost resource: the p of
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
@@ -158,7 +178,7 @@ class Residency:
     setup_s: float = 0.0
     outermost: str = ""
     ramp_s: float = 0.0
-    droop: tuple[str, float, float] = ("", 0.0, 1.0)
+    droop: Droop = Droop()
     power: PowerLimit | None = None
     free: bool = False
     sharpness: float = np.inf

@@ -31,6 +31,7 @@ from simulator.event_tables import (
 RELEASE, DONE = 1, 2
 KIND_BITS, TILE_BITS = 2, 32
 
+
 def simulate(tables: Tables) -> None:
     """Run the tables to the end; what was found is in their last fields."""
     _run(tables)

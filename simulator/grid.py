@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class ClassCost:
     free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
                of free teams and of teams in step
     lost_stages  see `program.Residency`
+    aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
+    beside_s, beside_latency_s   of the steps that run beside it
+    filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
     """
 
     demand_s: Mapping[str, float]
@@ -46,58 +49,94 @@ class ClassCost:
     stages: float
     free: bool = False
     lost_stages: float = 1.0
+    aside_s: Mapping[str, float] = field(default_factory=dict)
+    beside_s: Mapping[str, float] = field(default_factory=dict)
+    beside_latency_s: float = 0.0
+    filled_s: float = 0.0
+    beside_filled_s: float = 0.0
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
         what of them it waits for loads."""
-        demands = list(self.demand_s.values())
-        seconds = self._tile_s(demands, self.latency_s, blocks, teams, in_flight)
+        seconds = self._tile_s(self.latency_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
         wait, covered, late = self.fill_s(blocks), self.stages - self.lost_stages, 0.0
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(demands, self.latency_s + in_flight * late, blocks, teams, in_flight)
+            seconds = self._tile_s(self.latency_s + in_flight * late, blocks, teams, in_flight)
         return max(seconds, blocks * self.ahead_s), late
 
-    def _tile_s(self, demands: Sequence[float], latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
+    def _tile_s(self, latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
         """The same, for given latencies."""
         if teams == in_flight == 1:
-            return residence_s(demands, latency_s, blocks)
-        parts = [demand / teams for demand in demands]
-        apart = residence_s(parts, latency_s, blocks * teams * in_flight) / in_flight
+            return self._alone_s(latency_s, blocks, 1)
+        apart = self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
         if teams == 1 or self.free:
             return apart
-        return (residence_s(demands, latency_s, blocks * in_flight) / in_flight + apart) / 2
+        return (self._alone_s(latency_s, blocks * in_flight, 1) / in_flight + apart) / 2
+
+    def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
+        beside_latency_s = self.beside_latency_s
+        if parts == 1:
+            latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
+        names = dict.fromkeys([*self.demand_s, *self.aside_s, *self.beside_s])
+        all_paths = (self.demand_s, self.aside_s, self.beside_s)
+        paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
+        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s)
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
-        return self.ahead_latency_s + blocks * self.ahead_s if self.stages > 1 else 0.0
+        return self.ahead_latency_s if self.stages > 1 else 0.0
 
 
 def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
-    demand: dict[str, float] = {}
-    stages = 1.0
+    paths: tuple[dict[str, float], ...] = ({}, {}, {})
+    stages, beside_latency, filled, beside_filled = 1.0, 0.0, 0.0, 0.0
     for cost, count, late in zip(costs, counts, late_s, strict=True):
-        for name, seconds in cost.demand_s.items():
-            demand[name] = demand.get(name, 0.0) + count * seconds
+        for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
+            for name, seconds in part.items():
+                path[name] = path.get(name, 0.0) + count * seconds
         latency_s += count * (cost.latency_s + late)
+        beside_latency += count * cost.beside_latency_s
+        filled += count * cost.filled_s
+        beside_filled += count * cost.beside_filled_s
         stages = max(stages, cost.stages)
-    return ClassCost(demand, latency_s, 0.0, 0.0, stages, any(cost.free for cost in costs))
+    free = any(cost.free for cost in costs)
+    return ClassCost(
+        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
+        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
+    )  # fmt: skip
 
 
-def residence_s(demands_s: Sequence[float], latency_s: float, customers: int) -> float:
-    """Time of one round of a closed network of queues with a delay, by mean value analysis."""
-    demands = [demand for demand in demands_s if demand > 0]
-    total = latency_s + sum(demands)
-    if total == 0 or not demands:
-        return total
-    queue = [demand / total for demand in demands]
-    for count in range(2, customers + 1):
-        waits = [demand * (1 + waiting) for demand, waiting in zip(demands, queue, strict=True)]
-        total = latency_s + sum(waits)
-        queue = [wait * count / total for wait in waits]
+def residence_s(
+    demands_s: Sequence[float],
+    latency_s: float,
+    customers: int,
+    aside_s: Sequence[float] = (),
+    beside_s: Sequence[float] = (),
+    beside_latency_s: float = 0.0,
+) -> float:
+    """Time of one round of a closed network of queues with a delay, by mean value analysis.
+
+    A customer may leave work at stations (`aside_s`) and go on beside it (`beside_s`); the round ends with the longer.
+    """
+    stations = len(demands_s)
+    aside, beside = (list(values) or [0.0] * stations for values in (aside_s, beside_s))
+    total, queue = 0.0, [0.0] * stations
+    for count in range(1, customers + 1):
+        slower = [1 + waiting for waiting in queue]
+        chain, left, past = (
+            sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
+        )
+        total = latency_s + chain + max(left, beside_latency_s + past)
+        if total == 0:
+            return 0.0
+        queue = [
+            (here + then + meanwhile) * slow * count / total
+            for here, then, meanwhile, slow in zip(demands_s, aside, beside, slower, strict=True)
+        ]
     return total
 
 
@@ -161,7 +200,9 @@ class Grid:
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
         self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
-        self.ahead = np.array([cost.stages > 1 for cost in self.costs])
+        self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
+        self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
+        self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.counts = stream.counts[0]
         self.slowdown = 1.0
         tile_s: dict[str, Array] = {}
@@ -172,7 +213,7 @@ class Grid:
             busy = np.broadcast_to(np.asarray(step.busy_s, dtype=float), (1, classes))[0]
             if resources[step.resource].copies == 1:
                 tile_s[step.resource] = tile_s.get(step.resource, 0.0) + busy
-            elif step.resource == self.residency.droop[0]:
+            elif step.resource == self.residency.droop.resource:
                 self._drawing_s += float((busy * self.counts).sum())
         self.outermost_s = tile_s.get(self.residency.outermost, np.zeros(classes))
         self.near_s = np.array([load for name, load in tile_s.items() if name != self.residency.outermost])
@@ -180,9 +221,8 @@ class Grid:
 
     def _drooped(self, block_s: float, resident: int) -> float:
         """How much longer blocks take because the clock drops while the unit that draws most works."""
-        _, lost, onset = self.residency.droop
         share = self._drawing_s * resident / block_s if block_s > 0 else 0.0
-        self.slowdown = 1 / (1 - lost * min(1.0, share / onset))
+        self.slowdown = self.residency.droop.stretch(share)
         return self.slowdown
 
     def alone_s(self, resident: int) -> tuple[Array, Array, float]:
@@ -206,9 +246,10 @@ class Grid:
 
         `own_s` is what they take without the others.
         """
-        near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else 0.0
-        own_s, outermost_s = np.maximum(own_s, near), active * self.outermost_s * counts
+        near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else np.zeros(1)
         residency = self.residency
+        own_s = np.where(self.piped, bound_s(own_s, near, residency.sharpness), np.maximum(own_s, near))
+        outermost_s = active * self.outermost_s * counts
         streaming = np.maximum(own_s, outermost_s / residency.even_share)
         return np.where(self.ahead, streaming, bound_s(own_s, outermost_s, residency.sharpness))
 
@@ -220,12 +261,22 @@ class Grid:
         if full:
             rounds, fills, whole = self.alone_s(slots)
             seconds += self._in_step_s(rounds, fills, places)
-            shared = max((places * float(load.sum()) for load in self.shared_s.values()), default=0.0)
-            seconds += (full - 1) * max(whole, shared)
+            seconds += (full - 1) * self._between_s(whole, places)
         if rest:
             rounds, fills, _ = self.alone_s(-(-rest // self.copies))
             seconds += self._in_step_s(rounds, fills, rest)
         return seconds
+
+    def _between_s(self, whole_s: float, places: int) -> float:
+        """A wave whose blocks are at different places; where each tile's loads are waited for, less is under way."""
+        shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
+        outermost = shared.pop(self.residency.outermost, 0.0)
+        near = max(shared.values(), default=0.0)
+        whole_s = self._bound(whole_s, near) if self.piped.any() else max(whole_s, near)
+        return self._bound(whole_s, outermost) if self.waiting else max(whole_s, outermost)
+
+    def _bound(self, own_s: float, shared_s: float) -> float:
+        return float(bound_s(np.array(own_s), np.array(shared_s), self.residency.sharpness))
 
     def _in_step_s(self, rounds: Array, fills: Array, active: int) -> float:
         own = rounds * self.counts + fills * (self.counts > 0)
@@ -257,30 +308,42 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
 
 
 def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -> ClassCost:
-    demand: dict[str, float] = {}
-    latency = transfer = ahead = ahead_latency = 0.0
-    stages = 1.0
-    for step in stream.steps:
-        if step.resource is None or resources[step.resource].copies == 1:
-            continue
-        busy = float(np.asarray(step.busy_s)[0, index])
-        if busy <= 0:
-            continue
-        distance = _distance(step)
-        if distance > 0:
+    steps = [step for step in stream.steps if _own(step, resources) and float(np.asarray(step.busy_s)[0, index]) > 0]
+    waited_for = {
+        dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
+    }
+    computing = [step for step in steps if not step.traffic and _distance(step) == 0]
+    paths: tuple[dict[str, float], ...] = ({}, {}, {})
+    latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    teams = stream.residency.teams if stream.residency else 1
+    transfer = ahead = ahead_latency = 0.0
+    stages, path = 1.0, 0
+    for step in steps:
+        busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
+        if _distance(step) > 0:
             ahead += busy
-            ahead_latency = max(ahead_latency, float(np.max(step.latency_s)))
-            stages = distance
+            ahead_latency = max(ahead_latency, delay)
+            stages = _distance(step)
+            continue
+        assert step.resource is not None
+        left = step in computing[:-1] and step.name not in waited_for
+        place = 1 if left else path
+        paths[place][step.resource] = paths[place].get(step.resource, 0.0) + busy
+        if step.traffic:  # transfers are asked for together
+            transfer = max(transfer, delay)
         else:
-            demand[step.resource] = demand.get(step.resource, 0.0) + busy
-            if step.traffic:  # transfers are asked for together
-                transfer = max(transfer, float(np.max(step.latency_s)))
-            else:
-                latency += float(np.max(step.latency_s))
+            latency[place] += delay
+            filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
+        path = 2 if left else path
     assert stream.residency is not None
-    free = stream.residency.free or stages > 2  # a third buffer lets one team be a tile ahead of another
-    lost = stream.residency.lost_stages
-    return ClassCost(demand, latency + transfer, ahead, ahead_latency, stages, free, lost)
+    return ClassCost(
+        paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
+        stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
+    )  # fmt: skip
+
+
+def _own(step: Step, resources: Mapping[str, Resource]) -> bool:
+    return step.resource is not None and resources[step.resource].copies != 1
 
 
 def _distance(step: Step) -> float:

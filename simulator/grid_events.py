@@ -59,10 +59,10 @@ def clock_stretch(
             limit = stream.residency.power
             instances = at_point(stream.instances, program.points, point)
             drawn_j += dynamic_j(stream, program.energy_j, point) * instances
-        unit, lost, onset = stream.residency.droop
-        if lost > 0 and latency_s > 0 and unit in busy_s:
+        unit = stream.residency.droop.resource
+        if latency_s > 0 and unit in busy_s:
             share = busy_s[unit] / float(np.max(program.resources[unit].copies)) / latency_s
-            longest = max(longest, 1 / (1 - lost * min(1.0, share / onset)))
+            longest = max(longest, stream.residency.droop.stretch(share))
     return longest if limit is None else longest * limit.stretch(latency_s * longest, drawn_j, 1 / longest)
 
 

@@ -19,7 +19,7 @@ from mappings.operands import Homes
 from mappings.tiles import Loop
 
 BLOCK_LEVELS = ("shared", "registers")
-"""Memories of a GPU that a thread block has for itself."""
+"""What a thread block has for itself: its shared memory, and the registers of its threads."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,8 @@ Tile = Mapping[str, Array]
 
 
 class BlockSteps:
-    """Steps of one launch's Einsums. `tile(loops)`: coordinates of each base rank in an iteration of loops."""
+    """Steps of one launch's Einsums. `tile(loops)`: coordinates of each base rank in an iteration of loops;
+    `pipelined`: the tiles of a team overlap anyhow."""
 
     def __init__(
         self,
@@ -44,9 +45,10 @@ class BlockSteps:
         tile: Callable[[Sequence[Loop]], dict[str, Array]],
         tensor_bytes: Mapping[str, float],
         specialized: bool,
+        pipelined: bool,
     ) -> None:
         self.parts, self.homes, self.gpu, self.tile, self.tensor_bytes = parts, parts.homes, gpu, tile, tensor_bytes
-        self.specialized = specialized
+        self.specialized, self.pipelined = specialized, pipelined
         self.ranks = parts.homes.ranks
         leaves = parts.phase.leaves
         found = {
@@ -81,9 +83,6 @@ class BlockSteps:
         overhead   the part has the code before and behind the loops
         """
         made: list[GridStep] = []
-        control = self._control(part, loads, transfers, counts, overhead)
-        if control.issue > 0:
-            made.append(_vector("control", control, 0.0))
         barrier = 2 * self.threads.barrier_cycles if part.loads and part.path else 0.0
         selecting = masked
         for leaf in part.leaves:
@@ -100,18 +99,25 @@ class BlockSteps:
             chosen = selecting and any(einsum.conditions for einsum in self._einsums(leaf))
             made.append(self._vector_step(leaf, part, counts[leaf], chosen))
             selecting = selecting and not chosen
+        control = self._control(part, loads, transfers, counts, overhead)
+        if control.issue > 0:
+            made.append(_vector("control", control, 0.0))
         for store in part.stores:
             maker = next(leaf for leaf in self.parts.makers(store.tensor))
             if self.threads.fragments:
                 made.append(self._leave(store.tensor, maker))
         return made
 
-    def waits(self, part: BlockPart) -> bool:
-        """Whether a trip of a part has anything but products whose results nothing in it needs."""
-        return any(
-            leaf.unit != "tensor" or any(self._waited_for(e, leaf, part) for e in self._einsums(leaf))
-            for leaf in part.leaves
-        )
+    def overlaps(self, part: BlockPart) -> bool:
+        """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
+        for leaf in part.leaves:
+            for einsum in self._einsums(leaf):
+                product = self.products.get(einsum.name)
+                if leaf.unit != "tensor" or self._waited_for(einsum, leaf, part):
+                    return False
+                if product and self.gpu.product_rate(product.padded.rows, self.threads.warps, product.word_bytes)[1]:
+                    return False
+        return True
 
     def exchanged_bytes(self) -> float:
         """Shared memory for right operands that a mapping holds in registers: the tensor cores read them there."""
@@ -239,10 +245,11 @@ class BlockSteps:
         if latency and not wide:
             latency += self.gpu.shared_latency_cycles
         waits = not wide or self._waited_for(einsum, leaf, part)
+        aside = bool(part.path) and not waits and not self.pipelined
         return GridStep(
             product=einsum.name, m=_number(product.rows), n=_number(product.columns), k=_number(product.depth),
             repeat=_number(product.repeat * count), held=_number(int(left == "registers")), waits=_number(int(waits)),
-            latency=_number(latency * count),
+            latency=_number(latency * count), aside=_number(int(aside)),
         )  # fmt: skip
 
     def _vector_step(self, leaf: Leaf, part: BlockPart, count: float, selects: bool) -> GridStep:
@@ -344,7 +351,7 @@ class BlockSteps:
     def _waited_for(self, einsum: Einsum, leaf: Leaf, part: BlockPart) -> bool:
         """Whether something of the same trip needs a product's result: instructions, a product, or what is stored."""
         stored = {store.tensor for store in part.stores}
-        if einsum.name in stored:
+        if einsum.name in stored or self._feeds_product(einsum.name):
             return True
         for reader in self._readers(einsum.name, part):
             added = [other for other in self._einsums(reader) if other.name not in self.products]

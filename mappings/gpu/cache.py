@@ -76,6 +76,11 @@ def fetched_bytes(
     return [_with_previous(access, half) for access in accesses]
 
 
+def wave_bytes(access: Access, in_flight: int) -> float:
+    """Bytes that the waves of `in_flight` blocks ask for, each byte once in a wave."""
+    return float(union_bytes(access, np.arange(access.blocks) // max(in_flight, 1)).sum())
+
+
 def merged(accesses: Sequence[Access]) -> Access:
     """The accesses of the same blocks to different rows of one tensor, as one."""
     if len(accesses) == 1:

@@ -46,6 +46,8 @@ class GridStep(Model):
     """load: blocks with equal values here and overlapping rows read the same bytes; nobody shares when omitted."""
     asynchronous: Expression = ONE
     """load: runs ahead of the tile that needs it, as far as the stages of the pipeline allow."""
+    batches: Expression = ONE
+    """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
     hot: bool = False
@@ -62,6 +64,11 @@ class GridStep(Model):
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE
     """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
+    aside: Expression = ZERO
+    """product: 1 if the rest of the tile's steps run beside it, and the next tile's products behind it."""
+    pace: Expression | None = None
+    """vector: cycles from an instruction of a warp to its next, by the compiler's stall counts; the architecture's
+    `instruction_pace` when omitted."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads."""
     half: Expression = ZERO

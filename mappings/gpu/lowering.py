@@ -8,6 +8,7 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env
-from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share
+from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridLoop, GridStep
 from mappings.gpu.power import energies, power_limit
 from mappings.program import (
     Array,
     Dependence,
+    Droop,
     Phase,
     Residency,
     Resource,
@@ -106,6 +108,7 @@ class LaunchLowering:
         self.walks = [loop.trips is not ONE for loop in launch.loops]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         self.accesses: dict[int, Access] = {}
+        self.fresh: dict[str, float] = {}  # part of what a wave asks for that no earlier wave left in the L2
         self.in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
         self.sampled = min(self.blocks.count, SAMPLED_WAVES * self.in_flight)
 
@@ -122,8 +125,10 @@ class LaunchLowering:
             for step in loop.steps:
                 made = self._steps(step, index, previous, dram.get(id(step), 0.0), retained)
                 steps += made
-                if not (step.kind == "load" and self._prefetched(step, index)) and step.kind != "store":
-                    previous = made[-1].name
+                prefetched = step.kind == "load" and self._prefetched(step, index)
+                left = step.kind == "product" and bool(self.blocks.mean(step.aside))
+                if step.kind != "store" and not left:
+                    previous = made[-2 if prefetched else -1].name  # loads are asked for in turn, and not waited for
         stream = Stream(
             name=self.launch.launch,
             steps=tuple(steps),
@@ -139,12 +144,12 @@ class LaunchLowering:
                 self.gpu.block_latency,
                 "DRAM",
                 self.gpu.dram_ramp,
-                ("tensor", self.gpu.clock_droop, self.gpu.clock_droop_at),
+                Droop("tensor", 1 - self.gpu.tensor_clock_hz / self.gpu.clock_hz, self.gpu.clock_droop),
                 self.power,
                 self.free,
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
-                self.gpu.lost_stages,
+                1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -184,7 +189,9 @@ class LaunchLowering:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
-            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, (Dependence(name),)))
+            # Operands of the next instruction are loaded beside this one.
+            beside = min(loaded, busy) / self.teams
+            made.append(self._step(f"{name} operands", "shared", index, loaded, -beside, (Dependence(name),)))
         return made
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
@@ -192,9 +199,13 @@ class LaunchLowering:
         gpu = self.gpu
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
         busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
-        latency = self.blocks.mean(step.latency) / gpu.clock_hz + gpu.lone_stall * busy
+        # A warp alone goes at the pace that the compiler wrote into the code; others use the time in between.
+        pace = gpu.instruction_pace if step.pace is None else self.blocks.mean(step.pace)
+        lone = pace * issue / (32 * self.warps) / gpu.clock_hz
+        slack = max(0.0, lone - busy / self.teams)
+        latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
-        made = [self._step(name, "vector", index, busy, latency, after, None, actions)]
+        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=slack)]
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -226,18 +237,29 @@ class LaunchLowering:
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         asked = bytes_per_trip * (1 - pairs / 2)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
-        latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
+        if prefetched:  # blocks that read the same wait together for the one that is first to ask
+            fresh = max(share, self.fresh.get(tensor, 1.0) if not step.again else share)
+            latency = gpu.l2_latency + fresh * (gpu.dram_first_latency - gpu.l2_latency)
+        else:
+            latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
+            # What is asked for alone, later, waits without the queue of a whole block's requests.
+            later = gpu.l2_latency + share * (gpu.dram_first_latency - gpu.l2_latency)
+            latency += max(0.0, self.blocks.mean(step.batches) - 1) * later
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
         busy = bytes_per_trip / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        if prefetched:
-            latency += active * max(l2_busy, dram_busy)
-        else:
+        if not prefetched:
             busy = max(busy, active * l2_busy)
         made = [
             self._step(
-                f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
+                f"{name} DRAM",
+                "DRAM",
+                index,
+                dram_busy,
+                0.0,
+                (),
+                {("DRAM", tensor): moved},
                 {("DRAM", "byte"): dram_per_trip},
             ),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
@@ -246,8 +268,12 @@ class LaunchLowering:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             if self.free:  # a copy engine writes while the products leave the shared memory time
                 written *= self.crowding[index]
-            made.append(self._step(f"{name} shared", self._fed_by_shared(index), index, written, 0.0, after))
+            made.append(self._step(f"{name} shared", "tensor" if self.free else "shared", index, written, 0.0, after))
             after = (Dependence(self._last(index), self.stages),)
+        else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
+            passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            made.append(self._step(f"{name} shared", "shared", index, passing, 0.0, after))
+            after = (Dependence(f"{name} shared"),)
         return [
             *made,
             self._step(
@@ -336,6 +362,9 @@ class LaunchLowering:
             self.in_flight, self.gpu.l2_usable, own * self.sampled / self.blocks.count,
         )  # fmt: skip
         totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
+        for (name, group), part in zip(shared.items(), fetched, strict=True):
+            asked = wave_bytes(merged([self.access(step) for step in group if not step.again]), self.in_flight)
+            self.fresh[name] = min(1.0, part / max(asked, 1.0))
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)

@@ -61,7 +61,10 @@ class NestLaunch:
         self.mask = mask if self._masked() else None
         self.walk = self._walk(whole)
         self.alive = self._alive()
-        self.steps = BlockSteps(self.parts, machine, gpu, self.warps, self.tile, tensor_bytes, self.specialized)
+        pipelined = self._depth() > 1
+        self.steps = BlockSteps(
+            self.parts, machine, gpu, self.warps, self.tile, tensor_bytes, self.specialized, pipelined
+        )
 
     def launch(self) -> GridLaunch:
         """The launch; its arrays are in `arrays`, (1, 1, blocks) each."""
@@ -181,7 +184,10 @@ class NestLaunch:
     def _steps(
         self, part: BlockPart, run: Any, trips: Values, masked: bool, overhead: bool = False
     ) -> tuple[GridStep, ...]:
-        loads = [step for load in part.loads for step in self._load(load, run)]
+        # Loads that run ahead are asked for when the tile is done; what is loaded at once comes first.
+        ahead = [load for load in part.loads if self._stages(load) > 1]
+        loads = [step for load in part.loads if load not in ahead for step in self._load(load, run)]
+        later = [step for load in ahead for step in self._load(load, run)]
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
         copied = [
@@ -193,7 +199,7 @@ class NestLaunch:
             for leaf in part.leaves
         }
         done = self.steps.computed(part, sum(copied[: len(part.loads)]), sum(copied), counts, masked, overhead)
-        return (*loads, *done, *stores)
+        return (*loads, *done, *later, *stores)
 
     def _copy_bytes(self, tensor: str) -> float:
         """Bytes that an instruction moves at a time: 16, or as many as divide a row of the tensor in memory."""
@@ -326,12 +332,15 @@ class NestLaunch:
     def _overlap(self) -> int:
         """Further tiles that a team works on beside the newest one: those of a pipeline; one where nothing in the loops
         waits for a product."""
-        blocks = [part for part in _parts(self.phase.body) if isinstance(part, Block)]
-        depths = [int(block.depth.flat[0]) for block in blocks if block.depth is not None]
-        if depths:
-            return max(depths) - 1
+        if self._depth():
+            return self._depth() - 1
         looped = [part for part in self.parts.parts if part.path]
-        return int(bool(looped) and not any(self.steps.waits(part) for part in looped))
+        return int(bool(looped) and all(self.steps.overlaps(part) for part in looped))
+
+    def _depth(self) -> int:
+        """Tiles in flight of the phase's pipeline; 0 where there is none."""
+        blocks = [part for part in _parts(self.phase.body) if isinstance(part, Block)]
+        return max((int(block.depth.flat[0]) for block in blocks if block.depth is not None), default=0)
 
     def _values(self, values: Array) -> Expression:
         """A number, or an array with one for each block, as an expression."""

@@ -16,6 +16,7 @@ from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
+from mappings.gpu.block_parts import BLOCK_LEVELS
 from mappings.gpu.kernel import GridLaunch
 from mappings.gpu.lowering import lower_launches
 from mappings.gpu.nest_launch import NestLaunch
@@ -57,7 +58,7 @@ def launches_of(
 ) -> tuple[tuple[GridLaunch, ...], dict[str, Any]]:
     """The launches of a nest, and the arrays over their blocks that their expressions name."""
     gpu = Gpu.of(machine)
-    homes = bound(cascade, machine, nest, env, 1)
+    homes = bound(cascade, machine, nest, env, 1, BLOCK_LEVELS)
     extents = base_extents(cascade, env, 1)
     tensor_bytes = {name: float(size.flat[0]) for name, size in word_bytes(cascade, machine, env, 1).items()}
     mask = Mask.of(cascade, env)

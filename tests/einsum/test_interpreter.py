@@ -36,8 +36,9 @@ def operands(seed: int, b: int, h: int, p: int, m: int, e: int, f: int, scale: f
 
 def test_the_library_attentions_are_the_expected_ones() -> None:
     inputs = {name: {tensor.name for tensor in Cascade.load(name).inputs} for name in list_library("cascade")}
-    on_grids = {"attention-neighborhood"}  # tests/einsum/test_tile_visits.py
-    assert {name for name, tensors in inputs.items() if tensors == {"Q", "K", "V"}} == {*STABLE, *UNSTABLE, *on_grids}
+    # tests/einsum/test_tile_visits.py and test_blocked_cascades.py
+    others = {"attention-neighborhood", "attention-grouped-1pass", "linear-attention-causal"}
+    assert {name for name, tensors in inputs.items() if tensors == {"Q", "K", "V"}} == {*STABLE, *UNSTABLE, *others}
 
 
 @pytest.mark.parametrize("name", STABLE + UNSTABLE)

