@@ -68,10 +68,10 @@ def turnover(problem: Problem) -> Turnover | None:
     heads = heads_of(problem)
     used = {access.tensor for s in problem.statements for access in (*s.operands, s.output)}
     values = [problem.classes[name] for name in used]
-    kinds = [problem.classes[s.output.tensor].kind for s in problem.statements]
-    if not isinstance(heads, Heads) or kinds != ["intermediate", "output"]:
+    made = [problem.classes[s.output.tensor] for s in problem.statements]
+    if not isinstance(heads, Heads) or [value.kind for value in made] != ["intermediate", "output"]:
         return None
-    if len(used) != TENSORS or len({value.width for value in values}) != 1 or any(value.chunked for value in values):
+    if len(used) != TENSORS or len({value.width for value in values}) != 1 or made[0].chunked:
         return None
     words = float(heads.d + heads.dv)
     rows, columns = full_rectangle(heads.pattern, heads.group)

@@ -14,15 +14,19 @@ from numba import njit
 from bounds.attention_schedules import Heads, best_schedules
 from bounds.engine import lower_bound
 from bounds.pattern import Blocks, Intervals
+from bounds.reader import read_problem
 from bounds.turnover import full_rectangle, least_words, turnover
 from bounds.verify import verify
 from bounds.verify_levels import _paid
+from einsum.cascade import Cascade
 from tests.bounds.cases import attention_problem, random_case
 
 
 def dense(n: int, d: int, **other: int) -> Heads:
     return Heads(Intervals.dense(n, n), d, d, **other)
 
+
+RECORD = lower_bound(attention_problem(dense(16384, 16)), np.array([65536.0]), "no-recompute").certificates[0]
 
 # The game of levels: what the proof says of each batch, against the cheapest of all ways to play it
 
@@ -127,6 +131,15 @@ def test_it_adds_most_of_the_compulsory_words_to_the_leading_term(m: int, words:
     assert found.words[0] > lower_bound(problem, memory).words[0]
 
 
+@pytest.mark.parametrize("name", ["attention-1pass", "attention-2pass", "attention-3pass"])
+def test_it_is_found_for_cascades_of_the_library(name: str) -> None:
+    problem = read_problem(Cascade.load(name), {"B": 2, "H": 3, "P": 16384, "M": 16384, "E": 16, "F": 16})
+    memory = np.array([65536.0])
+    found = lower_bound(problem, memory, "no-recompute")
+    assert found.theorems == ("turnover",)
+    assert found.words[0] == pytest.approx(6 * RECORD["value"])
+
+
 def test_with_long_rows_and_narrow_words_it_tends_to_the_root_of_two_times_the_words_of_one_side() -> None:
     """4 N^2 d^2 / M + sqrt(2) N d, the limit of the prices for large memories, and a little for the empty start."""
     n, d = 2**22, 1
@@ -167,8 +180,6 @@ def test_problems_that_share_words_between_rows_and_columns_have_none() -> None:
 
 
 # Certificates
-
-RECORD = lower_bound(attention_problem(dense(16384, 16)), np.array([65536.0]), "no-recompute").certificates[0]
 
 
 def test_the_certificate_is_checked() -> None:
