@@ -26,13 +26,7 @@ def _lines(record: Record) -> Iterator[str]:
             f"lambda = {record['spread']:.4g}, {_copies(record)}: {value}, {record['label']}."
         )
     elif "prices" in record:
-        low, high, row, column = min(record["prices"], key=lambda line: sum(line[2:]))
-        yield (
-            f"{record['pairs']:,.0f} scores computed once, {_copies(record)}: all words of a row meet all words of its "
-            f"columns. In segments of {record['length']:,.0f} words, each word of {record['rows']:,.0f} rows and of "
-            f"{record['columns']:,.0f} columns wastes memory beyond that, least around a level of {low:,.0f} to "
-            f"{high:,.0f} row words: {row:,.0f} meetings a row word and {column:,.0f} a column word: {value}."
-        )
+        yield from _levels(record, value)
     elif "unpaid" in record:
         cut = ", ".join(f"{name} ({words:,.0f} words)" for name, words in record["unpaid"].items())
         yield f"Cut out of the cascade, less the first presence of {cut or 'nothing'}: {value}."
@@ -49,6 +43,21 @@ def _lines(record: Record) -> Iterator[str]:
         yield ", ".join(f"{key}: {text}" for key, text in record.items())
     for part in record.get("parts", ()):
         yield from _lines(part)
+
+
+def _levels(record: Record, value: str) -> Iterator[str]:
+    yield (
+        f"{record['pairs']:,.0f} scores computed once, {_copies(record)}: all {record['row_words']:,.0f} words of a "
+        f"row meet all {record['column_words']:,.0f} words of each of its columns, counted in segments of "
+        f"{record['length']:,.0f} words: {value}."
+    )
+    if record["prices"]:
+        low, high, row, column = min(record["prices"], key=lambda line: sum(line[2:]))
+        yield (
+            f"Beyond that, each word of {record['rows']:,.0f} rows and of {record['columns']:,.0f} columns wastes "
+            f"memory, least around a level of {low:,.0f} to {high:,.0f} row words: {row:,.0f} meetings a row word and "
+            f"{column:,.0f} a column word."
+        )
 
 
 def _segments(record: Record, value: str) -> Iterator[str]:

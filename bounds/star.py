@@ -101,8 +101,8 @@ def star(problem: Problem, tensor: str) -> Star | None:
     if value.kind != "intermediate" or value.chunked or not producers or len(consumers) < 2:
         return None
     loops = {tuple(a.loops) for s in (*producers, *consumers) for a in (s.output, *s.operands) if a.tensor == tensor}
-    sides = _sides(problem, tensor, producers) if len(loops) == 1 else None
-    if sides is None or not all(_counted(problem, tensor, s, sides) for s in consumers):
+    sides = sides_of(problem, tensor, producers) if len(loops) == 1 else None
+    if sides is None or not all(multiplies_sides(problem, tensor, s, sides) for s in consumers):
         return None
     batch, rows, columns = sides
     size = problem.extents
@@ -143,7 +143,7 @@ def _needs(statement: Statement, tensor: str) -> set[str]:
     return set(found[0].needs) if len(found) == 1 else set()
 
 
-def _sides(problem: Problem, tensor: str, producers: list[Statement]) -> tuple[set[str], set[str], set[str]] | None:
+def sides_of(problem: Problem, tensor: str, producers: list[Statement]) -> tuple[set[str], set[str], set[str]] | None:
     """Loops of copies, rows and columns, when every producer multiplies a row input by a column input."""
     tied = {problem.coupling.row, problem.coupling.column} if problem.coupling else set()
     accesses = [a for s in producers for a in (s.output, *s.operands)]
@@ -162,7 +162,7 @@ def _sides(problem: Problem, tensor: str, producers: list[Statement]) -> tuple[s
     return (batch, rows, columns) if rows and columns else None
 
 
-def _counted(problem: Problem, tensor: str, statement: Statement, sides: tuple[set[str], ...]) -> bool:
+def multiplies_sides(problem: Problem, tensor: str, statement: Statement, sides: tuple[set[str], ...]) -> bool:
     """Whether |F| <= sqrt(T a b): an input and a final output, one of rows and one of columns, of one width."""
     batch, rows, columns = sides
     accesses = [a for a in (statement.output, *statement.operands) if a.tensor != tensor]

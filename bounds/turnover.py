@@ -1,26 +1,25 @@
-"""Fused attention whose scores are computed once: the leading term *and* most of the words of rows and columns.
+"""Products around scores that are computed once: the leading term *and* most of the words of rows and columns.
 
-Row words are those of a row's inputs and outputs (queries, outputs), column words those of a column's inputs (keys,
-values). Every row word has to meet every column word, in C words of fast memory. A load gains at most as many
-meetings as there are words of the other side, and wastes what is missing to C. A level L splits the time into parts
-with more and with fewer than L row words, so that every row word is seen above it and every column word below; both
-cannot be had for nothing, because rows that come in while columns fill the memory need those columns loaded, and the
-other way round. For each level there are prices for a row word and a column word that the waste pays, and the least
-over all levels adds to the volume. docs/bounds.md, section 10, has the proof; nothing here needs to be trusted, since
-the conditions are rechecked for every certificate.
+Row words are those of a row's inputs and outputs (queries, outputs), column words those of a column's (keys, values).
+Every row word has to meet every column word, in C words of fast memory. A load gains at most as many meetings as there
+are words of the other side, and wastes what is missing to C. A level L splits the time into parts with more and with
+fewer than L row words, so that every row word is seen above it and every column word below; both cannot be had for
+nothing, because rows that come in while columns fill the memory need those columns loaded, and the other way round.
+For each level there are prices for a row word and a column word that the waste pays, and the least over all levels adds
+to the volume. docs/bounds.md, section 10, has the proof; the conditions are rechecked for every certificate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.attention_schedules import Heads
-from bounds.heads import heads_of
 from bounds.pattern import Intervals, Pattern
-from bounds.problem import Problem
+from bounds.problem import Access, Problem, Statement
+from bounds.star import multiplies_sides, sides_of
 
 Floats = NDArray[np.float64]
 LENGTHS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
@@ -28,7 +27,6 @@ EXCESSES = (1.1, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
 LEAST_PRICE = 0.62  # price^2 > 1 - price, which the proof needs
 MARGIN = 1 - 1e-9
 RANGES = 96
-TENSORS = 5  # two inputs, the scores, a third input, the output: a word shared by a row and a column would count twice
 
 
 @dataclass(frozen=True)
@@ -64,20 +62,73 @@ class Waste:
 
 
 def turnover(problem: Problem) -> Turnover | None:
-    """Two chained products as rows and columns; None for anything else, and where no large rectangle is full."""
-    heads = heads_of(problem)
-    used = {access.tensor for s in problem.statements for access in (*s.operands, s.output)}
-    values = [problem.classes[name] for name in used]
-    kinds = [problem.classes[s.output.tensor].kind for s in problem.statements]
-    if not isinstance(heads, Heads) or kinds != ["intermediate", "output"]:
+    """All statements around the scores as rows and columns; None where one has another form."""
+    hidden = [name for name, value in problem.classes.items() if value.kind == "intermediate"]
+    tensor = hidden[0] if len(hidden) == 1 else ""
+    around = [s for s in problem.statements if tensor in {s.output.tensor, *(a.tensor for a in s.operands)}]
+    producers = [s for s in around if s.output.tensor == tensor]
+    consumers = [s for s in around if s not in producers]
+    renamed = _renamed(tensor, producers, consumers)
+    if not renamed or problem.classes[tensor].chunked:
         return None
-    if len(used) != TENSORS or len({value.width for value in values}) != 1 or any(value.chunked for value in values):
+    whole = replace(problem, statements=(*renamed, *consumers))
+    sides = sides_of(whole, tensor, renamed)
+    if sides is None or not all(multiplies_sides(whole, tensor, s, sides) for s in consumers):
         return None
-    words = float(heads.d + heads.dv)
-    rows, columns = full_rectangle(heads.pattern, heads.group)
-    if not rows:
+    return _around(whole, tensor, sides)
+
+
+def _renamed(tensor: str, producers: list[Statement], consumers: list[Statement]) -> list[Statement]:
+    """Producers with the loops by which consumers know the scores; none unless one consumer needs all of them."""
+    needed = [a for s in consumers for a in s.operands if a.tensor == tensor]
+    names = {s.name for s in producers}
+    tied = any(not a.needs or set(a.needs) >= names for a in needed)
+    if not producers or not tied or len({a.dimensions for a in needed}) != 1 or not needed[0].projective:
+        return []
+    if len(needed) != len(consumers) or not all(s.output.projective for s in producers):
+        return []
+    if any(set(s.reduced) & set(needed[0].loops) for s in producers):
+        return []
+    found = []
+    for s in producers:
+        new = dict(zip(s.output.loops, needed[0].loops, strict=True))
+        found.append(Statement(s.name, _with(s.output, new), tuple(_with(a, new) for a in s.operands)))
+    return found
+
+
+def _with(access: Access, names: dict[str, str]) -> Access:
+    moved = tuple(tuple((names.get(loop, loop), step) for loop, step in terms) for terms in access.dimensions)
+    return replace(access, dimensions=moved)
+
+
+def _around(problem: Problem, tensor: str, sides: tuple[set[str], set[str], set[str]]) -> Turnover | None:
+    batch, rows, columns = sides
+    coupling, size = problem.coupling, problem.extents
+    if coupling and coupling.row in columns:
+        rows, columns = columns, rows
+    words: dict[tuple[str, bool], float] = {}
+    for access in (a for s in problem.statements for a in (s.output, *s.operands) if a.tensor != tensor):
+        loops = set(access.loops)
+        if not loops & (rows | columns) or (loops & rows and loops & columns) or not batch <= loops:
+            return None
+        own = float(prod(size[loop] for loop in loops - batch - rows - columns))
+        if words.setdefault((access.tensor, bool(loops & rows)), own) != own:
+            return None
+    used = {tensor, *(name for name, _ in words)}
+    widths = {problem.classes[name].width for name in used}
+    if len(used) != len(words) + 1 or len(widths) != 1:
+        return None  # a word shared by a row and a column would count twice
+    row_words, column_words = (sum(n for (_, by_row), n in words.items() if by_row == side) for side in (True, False))
+    if coupling and not (coupling.row in rows and columns == {coupling.column}):
         return None
-    return Turnover(heads.pairs, rows, columns, words, words, values[0].width, heads.copies, frozenset(used))
+    if coupling:
+        pattern, group = coupling.pattern, prod(size[loop] for loop in rows if loop != coupling.row)
+        pairs, (high, wide) = float(pattern.pairs * group), full_rectangle(pattern, group)
+    else:
+        high, wide = (prod(size[loop] for loop in side) for side in (rows, columns))
+        pairs = float(high * wide)
+    copies = float(prod(size[loop] for loop in batch))
+    return Turnover(pairs, high, wide, row_words, column_words, widths.pop(), copies, frozenset(used))
 
 
 def full_rectangle(pattern: Pattern, group: int) -> tuple[int, int]:
@@ -98,7 +149,16 @@ def full_rectangle(pattern: Pattern, group: int) -> tuple[int, int]:
 
 def least_words(around: Turnover, memory: float) -> Waste | None:
     """The best bound of one copy in `memory` words, over lengths of segments and excesses; None where there is none."""
-    size = np.floor(memory / around.width)
+    size = float(np.floor(memory / around.width))
+    plain = around.own * (around.pairs / size - 1)
+    waste = _levels(around, size)
+    if waste and waste.words > plain * around.width:
+        return waste
+    length = float(np.ceil(2 * around.own))
+    return Waste(plain * around.width, length, 2.0, np.zeros((0, 4))) if length <= size else None
+
+
+def _levels(around: Turnover, size: float) -> Waste | None:
     trials = [(k, e) for k in LENGTHS for e in EXCESSES if e < k]
     length = np.floor(around.own * np.array([k for k, _ in trials])) / size
     excess = np.array([e for _, e in trials])

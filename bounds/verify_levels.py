@@ -20,6 +20,9 @@ def levels(record: Mapping[str, Any]) -> float:
     memory, length, excess = (float(record[key]) for key in ("memory_words", "length", "excess"))
     row, column = record["row_words"], record["column_words"]
     memory = np.floor(memory / record["width"])
+    if not record["prices"]:  # segments twice as long as a carried score is worth waste nothing or more
+        _require(2 * row * column <= length <= memory, "length of the segments")
+        return float(row * column * (record["pairs"] / memory - 1) * record["width"])
     carried = excess * row * column / length  # what a carried score's word is charged, of what it wastes
     low, high, alpha, beta = np.array(record["prices"], float).T
     price = 1 - carried

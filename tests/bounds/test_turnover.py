@@ -13,16 +13,23 @@ from numba import njit
 
 from bounds.attention_schedules import Heads, best_schedules
 from bounds.engine import lower_bound
+from bounds.gradient_schedules import columns_at_once, rows_at_once, spilled, star_of
 from bounds.pattern import Blocks, Intervals
+from bounds.problem import Problem
+from bounds.reader import read_problem
+from bounds.staircase import Staircase
 from bounds.turnover import full_rectangle, least_words, turnover
 from bounds.verify import verify
 from bounds.verify_levels import _paid
+from einsum.cascade import Cascade
 from tests.bounds.cases import attention_problem, random_case
 
 
 def dense(n: int, d: int, **other: int) -> Heads:
     return Heads(Intervals.dense(n, n), d, d, **other)
 
+
+RECORD = lower_bound(attention_problem(dense(16384, 16)), np.array([65536.0]), "no-recompute").certificates[0]
 
 # The game of levels: what the proof says of each batch, against the cheapest of all ways to play it
 
@@ -127,6 +134,44 @@ def test_it_adds_most_of_the_compulsory_words_to_the_leading_term(m: int, words:
     assert found.words[0] > lower_bound(problem, memory).words[0]
 
 
+@pytest.mark.parametrize("name", ["attention-1pass", "attention-2pass", "attention-3pass"])
+def test_it_is_found_for_cascades_of_the_library(name: str) -> None:
+    problem = read_problem(Cascade.load(name), {"B": 2, "H": 3, "P": 16384, "M": 16384, "E": 16, "F": 16})
+    memory = np.array([65536.0])
+    found = lower_bound(problem, memory, "no-recompute")
+    assert found.theorems == ("turnover",)
+    assert found.words[0] == pytest.approx(6 * RECORD["value"])
+
+
+def backward(n: int, m: int, d: int, dv: int) -> Problem:
+    return read_problem(Cascade.load("attention-backward"), {"B": 1, "H": 1, "P": n, "M": m, "E": d, "F": dv})
+
+
+def test_the_backward_pass_has_the_constant_twelve() -> None:
+    """Three words of width d for each row (Q, dO, dQ), four for each column (K, V, dK, dV)."""
+    n, d = 16384, 128
+    memory = np.array([24.0, 48.0]) * d**2
+    found = lower_bound(backward(n, n, d, d), memory, "no-recompute")
+    assert found.words == pytest.approx(12 * n * n * d**2 / memory, rel=3e-3)
+    assert all(verify(certificate) for certificate in found.certificates)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_no_backward_pass_that_computes_scores_once_beats_the_bound(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows, columns = (int(n) for n in np.exp(generator.uniform(3, 7, 2)))
+    problem = backward(rows, columns, *(int(n) for n in generator.integers(1, 4, 2)))
+    around, shape = turnover(problem), star_of(problem)
+    assert around is not None and shape is not None
+    stairs = Staircase.merged([rows_at_once(shape), columns_at_once(shape), spilled(shape)])
+    words = [around.row_words, around.column_words]
+    largest = rows * words[0] + columns * words[1]
+    for memory in np.exp(generator.uniform(np.log(3 * around.own), np.log(max(largest, 4 * around.own)), 8)):
+        found, best = least_words(around, memory), stairs.at(np.array([memory]))[0][0]
+        assert found is None or not best < found.words
+
+
 def test_with_long_rows_and_narrow_words_it_tends_to_the_root_of_two_times_the_words_of_one_side() -> None:
     """4 N^2 d^2 / M + sqrt(2) N d, the limit of the prices for large memories, and a little for the empty start."""
     n, d = 2**22, 1
@@ -157,18 +202,24 @@ def test_the_rectangle_of_a_pattern_is_full() -> None:
         assert full
 
 
-def test_problems_that_share_words_between_rows_and_columns_have_none() -> None:
+def renamed(problem: Problem, old: str, new: str) -> Problem:
+    """The problem with one tensor read in place of another."""
+    statements = tuple(
+        replace(s, operands=tuple(replace(a, tensor=new) if a.tensor == old else a for a in s.operands))
+        for s in problem.statements
+    )
+    return replace(problem, statements=statements)
+
+
+def test_words_that_keys_and_values_share_count_once_and_those_of_rows_and_columns_not_at_all() -> None:
     problem = attention_problem(dense(512, 2))
-    score, output = problem.statements
-    keys = score.operands[1].tensor
-    shared = replace(output, operands=tuple(replace(a, tensor=keys) if a.tensor == "V" else a for a in output.operands))
-    assert turnover(problem) is not None
-    assert turnover(replace(problem, statements=(score, shared))) is None
+    around, shared = turnover(problem), turnover(renamed(problem, "V", "K"))
+    assert around is not None and (around.row_words, around.column_words) == (4, 4)
+    assert shared is not None and (shared.row_words, shared.column_words) == (4, 2)
+    assert turnover(renamed(problem, "K", "Q")) is None
 
 
 # Certificates
-
-RECORD = lower_bound(attention_problem(dense(16384, 16)), np.array([65536.0]), "no-recompute").certificates[0]
 
 
 def test_the_certificate_is_checked() -> None:
