@@ -242,6 +242,7 @@ def test_a_system_that_cannot_be_is_refused(old: str, new: str, message: str) ->
         ("instcsd-sparf", "opt-13b", {"NK": 0}, "step 2 reads 1 to 1024 tokens, .* found 0 tokens"),
         ("instcsd-sparf", "opt-13b", {"clustering": 2}, "clustering: 'clustering' is 2, expected at most 1"),
         ("instcsd-dense", "opt-13b", {"drives": 0}, "'drives' is 0, expected a whole number above 0"),
+        ("flexgen-ssd", "opt-13b", {"micro_batches": 5}, "the batch of 64 is split into equal parts, found 5"),
         ("flexgen-ssd", "opt-13b", {"part": 65}, "a GPU batch has 1 to 64 sequences, found 65"),
         ("llm-in-a-flash", "opt-6.7b", {"resident": 1.5}, "resident is a part from 0 to 1, found 1.5"),
         ("llm-in-a-flash", "opt-6.7b", {"fresh": 200}, "found 200 fresh, 100 active, 200 held"),

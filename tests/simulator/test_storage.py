@@ -215,7 +215,13 @@ def test_no_part_draws_more_than_its_data_sheet_says() -> None:
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [("llama-2-13b", {}), ("opt-30b", {"gpus": 2, "drives": 3}), ("llama-2-70b", {"drives": 7}), ("falcon-7b", {})],
+    [
+        ("llama-2-13b", {}),
+        ("opt-30b", {"gpus": 2, "drives": 3}),
+        ("opt-30b", {"gpus": 2, "B": 4}),
+        ("llama-2-70b", {"drives": 7}),
+        ("falcon-7b", {}),
+    ],
 )
 def test_event_and_analytic_agree(model: str, settings: dict[str, int]) -> None:
     for name in SYSTEMS:
@@ -290,17 +296,44 @@ def test_models_have_their_parameters(model: str, billions: float) -> None:
     assert sizes["H"] * sizes["J"] * sizes["E"] == sizes["D"]
 
 
-@pytest.mark.parametrize("model", ["opt-30b", "llama-2-13b", "llama-2-70b"])
-def test_other_models_follow_without_another_number(model: str) -> None:
+def test_other_models_follow_without_another_number() -> None:
     """Where keys and values decide, attention in the drive wins by about as much as for OPT-13B."""
-    times = {
-        name: simulate(mapping=name, workload=model, settings={"B": 64, "gpus": 4}).latency_s[0]
-        for name in ("flexgen-ssd", "instcsd-dense", "instcsd-sparf")
-    }
-    assert times["flexgen-ssd"] > times["instcsd-dense"]
-    if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
-        assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.25, rel=0.05)
-        assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
+    for model, settings in (
+        ("opt-6.7b", {}),
+        ("llama-2-13b", {}),
+        ("llama-2-70b", {"gpus": 3}),
+    ):  # 64 is no multiple of 3
+        times = {
+            name: simulate(mapping=name, workload=model, settings={"B": 64, **settings}).latency_s[0]
+            for name in ("flexgen-ssd", "instcsd-dense", "instcsd-sparf")
+        }
+        assert times["flexgen-ssd"] > times["instcsd-dense"]
+        if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
+            assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.2, rel=0.05)
+            assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
+
+
+def test_two_gpus_work_at_a_time_when_parts_of_the_batch_follow_one_another() -> None:
+    """InstAttention, OPT-30B on two A6000: 4.09 x of FlexGen for dense attention, 9.39 x for SparF (here 7.3 x)."""
+    settings = {"B": 64, "gpus": 2}
+    piped, turns = (
+        {
+            name: simulate(mapping=name, workload="opt-30b", settings={**settings, **parts})
+            for name in ("gpu-only", "flexgen-ssd", "instcsd-dense", "instcsd-sparf")
+        }
+        for parts in ({}, {"micro_batches": 1})
+    )
+    for name in piped:
+        assert 0.5 * turns[name].latency_s[0] < piped[name].latency_s[0] < turns[name].latency_s[0]
+        for part, tensors in turns[name].traffic_bytes.items():
+            for tensor, moved in tensors.items():
+                loads = 2 if (part, tensor) == ("gpu_memory", "weights") else 1
+                if tensor != "total":
+                    assert piped[name].traffic_bytes[part][tensor]["read"][0] == pytest.approx(loads * moved["read"][0])
+    flexgen, dense, sparse = (piped[name].latency_s[0] for name in ("flexgen-ssd", "instcsd-dense", "instcsd-sparf"))
+    assert flexgen / dense == pytest.approx(4.09, rel=0.05)
+    assert flexgen / sparse == pytest.approx(9.39, rel=0.25)
+    assert piped["instcsd-dense"].utilization["csd"][0] > 0.99
 
 
 FLASH: dict[str, tuple[dict[str, float], float, float]] = {
