@@ -2,13 +2,14 @@
 
 The mapper keeps tiles in a buffer and the values of one point of the loops in the unit that computes it; here both are
 fast memory, so that as many words are kept free as the cascade has Einsums, with one more for an operand. A cascade
-under conditions is mapped without them: a schedule that computes all scores and masks them is one for the masked
-cascade too.
+under conditions is mapped with them and without: a schedule that computes all scores and masks them is one for the
+masked cascade too, and the only one where no nest of loops can be costed under the conditions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import floor
 from typing import Any
 
@@ -20,26 +21,37 @@ from bounds.staircase import Staircase
 from bounds.tiles import thinned
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
-from mappings.search import Found, find
+from mappings import Mapping as Plan
+from mappings.lowering import lower
+from mappings.search import Cost, Found, environment, find
 
 Floats = NDArray[np.float64]
 MOST_SEARCHES = 16
+MOST_MASKED = 4
+"""Sizes at which the mapper also searches under the conditions; it lowers its candidates there, which takes seconds."""
 
 
-def mapper_schedules(cascade: Cascade, env: Mapping[str, Any], memory: Floats, word_bytes: float) -> Staircase:
+def mapper_schedules(
+    cascade: Cascade, env: Mapping[str, Any], memory: Floats, word_bytes: float, where: Sequence[str] = ()
+) -> Staircase:
     """The mapper's best schedule for up to MOST_SEARCHES of the sizes (words); each also serves the larger ones.
+
+    `where`: further conditions on the cascade, those of a mask that is given by name.
 
     SpecError where the mapper covers no such cascade, or where nothing fits in the largest memory.
     """
-    plain = cascade.without_conditions()
+    plain, masked = cascade.without_conditions(), cascade.with_condition(*where) if where else cascade
     known = {*plain.parameters, *plain.variables}
     sizes = {name: value for name, value in env.items() if name in known}
     found: dict[int, Found] = {}
     refusal: SpecError | None = None
-    for words in thinned(np.unique(np.floor(memory)).astype(np.int64), MOST_SEARCHES).tolist():
+    every = np.unique(np.floor(memory)).astype(np.int64)
+    masked_at = thinned(every, MOST_MASKED).tolist() if masked != plain else []
+    for words in sorted({*thinned(every, MOST_SEARCHES).tolist(), *masked_at}):
         capacity = floor((words - len(plain.einsums) - 1) * word_bytes)
         try:
-            found[words] = find(plain, _two_levels(plain, capacity, word_bytes), None, "dram", sizes)
+            machine = _two_levels(plain, capacity, word_bytes)
+            found[words] = _found(plain, masked if words in masked_at else plain, machine, sizes)
         except SpecError as error:
             refusal = error
     if not found:
@@ -48,6 +60,35 @@ def mapper_schedules(cascade: Cascade, env: Mapping[str, Any], memory: Floats, w
     names = [_named(one) for one in found.values()]
     moved = [one.dram_bytes / word_bytes for one in found.values()]
     return Staircase.of(list(found), moved, lambda k: names[k])
+
+
+def _found(plain: Cascade, masked: Cascade, machine: Architecture, sizes: Mapping[str, Any]) -> Found:
+    """The mapping with the least traffic, of those that leave out tiles under the mask and those that do not."""
+    dense = find(plain, machine, None, "dram", sizes)
+    if masked == plain:
+        return dense
+    try:
+        sparse = find(masked, machine, None, "dram", sizes, evaluate=partial(_cost, masked, machine, sizes))
+    except SpecError:
+        return dense
+    return min(sparse, dense, key=lambda one: one.dram_bytes)
+
+
+def _cost(cascade: Cascade, machine: Architecture, sizes: Mapping[str, Any], plan: Plan) -> Cost:
+    """The traffic at the outermost memory of a mapping, as it is lowered; time and energy are not asked for."""
+    evaluated = machine.evaluate({})
+    chosen = {name: value.evaluate(sizes) for name, value in plan.header.variables.items()}
+    env = environment(cascade, evaluated, None, {**sizes, **chosen})
+    program = lower(cascade, evaluated, plan.nest, env, 1)
+    moved = sum(
+        float(np.sum((traffic.read_bytes + traffic.write_bytes) * stream.counts * stream.instances))
+        for phase in program.phases
+        for stream in phase.streams
+        for step in stream.steps
+        for (level, _), traffic in step.traffic.items()
+        if level == evaluated.backing_store.name
+    )
+    return Cost(0.0, 0.0, moved)
 
 
 def _named(found: Found) -> str:

@@ -29,6 +29,12 @@ class Measurement:
     fast_memory_bytes: float | None = None
     bound_bytes: float | None = None
 
+    @property
+    def remark(self) -> str:
+        """What to think of traffic below the bound; empty for other traffic."""
+        below = self.bound_bytes is not None and self.traffic_bytes < self.bound_bytes
+        return "below the bound: more fast memory was used, or another problem measured" if below else ""
+
 
 def read_measurements(
     path: str | Path, heads: Heads | None = None, mask: str | None = None, word_bytes: float = 2

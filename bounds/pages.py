@@ -124,15 +124,14 @@ def _measured(report: BoundsReport) -> tuple[list[Cell], list[list[Cell]]]:
     rows = []
     for one in report.measured:
         ratio = one.traffic_bytes / one.bound_bytes if one.bound_bytes else None
-        below = ratio is not None and ratio < 1
         rows.append(
             [
                 (one.name, "text"),
                 (format_quantity(one.fast_memory_bytes, "bytes") if one.fast_memory_bytes else "any", ""),
                 (format_quantity(one.traffic_bytes, "bytes"), ""),
                 (format_quantity(one.bound_bytes, "bytes") if one.bound_bytes else "", ""),
-                ("" if ratio is None else f"{ratio:.3f}", "alarm" if below else ""),
-                ("below the bound: more fast memory was used, or another problem measured" if below else "", "text"),
+                ("" if ratio is None else f"{ratio:.3f}", "alarm" if one.remark else ""),
+                (one.remark, "text"),
             ]
         )
     return [(title, "text" if title == "measured" else "") for title in titles], rows

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bounds.engine import LABELS, LowerBound, compulsory, lower_bound
+from bounds.masks import conditions_of
 from bounds.measured import Measurement
+from bounds.named_schedules import SCHEDULES, Traffic
 from bounds.pattern import Pattern
 from bounds.problem import Problem
 from bounds.reader import read_problem
 from bounds.schedules import Schedules, find_schedules, smallest_memory
 from bounds.staircase import Staircase
 from einsum.cascade import Cascade
-from einsum.errors import SpecError, nearest
+from einsum.errors import InternalError, SpecError, nearest
 from einsum.files import output_folder, whole_file
 from einsum.units import format_quantity
 
@@ -149,7 +151,8 @@ def analyse(
     problem = read_problem(chosen, extents, mask, word_bytes)
     found = find_schedules(problem, recompute=label != "no-recompute")
     _refuse_too_small(problem, found, memory)
-    found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own)
+    found.named([name for name in schedules if name in SCHEDULES], memory)  # refused before the mapper takes its time
+    found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own, mask)
     names = [*schedules, *(one.name for one in own)]
     named_levels: dict[float, str] = {}
     for name, size in (levels or {}).items():
@@ -200,6 +203,7 @@ def _joined(
     problem: Problem,
     names: list[str],
     own: Sequence[OwnSchedule],
+    mask: str | Pattern | None,
 ) -> Schedules:
     """The closed forms, the user's schedules, and what the mapper finds where it is asked for or nothing else is."""
     for one in own:
@@ -208,8 +212,10 @@ def _joined(
     if "mapper" in names or (found.least is None and not problem.remarks):
         from bounds.mapped import mapper_schedules
 
+        named = isinstance(mask, str) and not mask.startswith("blocks:")  # other masks cannot be said by conditions
+        where = conditions_of(cascade, extents, mask) if isinstance(mask, str) and named else ()
         try:
-            found = found.joined("mapper", mapper_schedules(cascade, extents, memory, word_bytes))
+            found = found.joined("mapper", mapper_schedules(cascade, extents, memory, word_bytes, where))
         except SpecError as error:
             if "mapper" in names:
                 raise error.located(key="--schedules") from None
@@ -248,6 +254,8 @@ def _rows(
     else:
         bound = lower_bound(problem, memory, label)
     named = found.named(names, memory)
+    if label != "schedule-class":
+        _refuse_below(bound, best, described, named)
     whole = all(value.width == 1 for value in problem.classes.values())
     rows = []
     for k in range(memory.size):
@@ -272,6 +280,26 @@ def _rows(
             )
         )
     return tuple(rows)
+
+
+def _refuse_below(
+    bound: LowerBound, best: Floats, described: Sequence[str], named: Mapping[str, Traffic]
+) -> None:
+    """InternalError where a schedule that fits moves less than the bound; a part in 10^6 is left to rounding.
+
+    A bound without recomputation is none for schedules that recompute, as some of these do.
+    """
+    holds = np.array([label != "no-recompute" for label in bound.labels])
+    tried = [("the best schedule", best, np.isfinite(best), described)]
+    tried += [(f"the schedule {name}", t.words, t.fits, t.blocks) for name, t in named.items()]
+    for name, words, fits, blocks in tried:
+        below = np.flatnonzero(holds & fits & (words < np.floor(bound.words * (1 - 1e-6))))
+        for k in below[:1].tolist():
+            raise InternalError(
+                f"{name} ({blocks[k]}) moves {words[k]:,.0f} words, and the bound ({bound.theorems[k]}) "
+                f"says that none moves less than {bound.words[k]:,.0f} with {bound.memory[k]:,.0f} words of fast "
+                "memory; one of the two is wrong"
+            )
 
 
 def _refuse_too_small(problem: Problem, found: Schedules, memory: Floats) -> None:

@@ -82,7 +82,7 @@ def einsight(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: the process's) and return its exit code.
 
-    0: done. 2: the input is at fault; one sentence on standard error says how. 130: interrupted.
+    0: done. 2: the input is at fault; one sentence on standard error says how. 1: this package is. 130: interrupted.
     """
     try:
         code = einsight.main(arguments, prog_name="einsight", standalone_mode=False)
@@ -94,8 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:
-        from einsum.errors import EinsightError
+        from einsum.errors import EinsightError, InternalError
 
+        if isinstance(error, InternalError):
+            return _refuse(f"internal error: {error}; please report it", 1)
         if isinstance(error, EinsightError):
             return _refuse(str(error))
         raise
@@ -115,6 +117,6 @@ def _sentence(error: click.ClickException) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = 2) -> int:
     print(f"einsight: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code

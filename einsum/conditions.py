@@ -54,14 +54,18 @@ Condition = Comparison | Kept
 
 
 def parse_conditions(cursor: Cursor, ranks: Set[str]) -> tuple[Condition, ...]:
-    """Clauses separated by `and` or commas, up to the end of the text."""
-    clauses = [_clause(cursor, ranks)]
-    while cursor.accept("and", ","):
-        clauses.append(_clause(cursor, ranks))
+    """Clauses separated by `and` or commas, up to the end of the text.
+
+    SpecError for `and` beside `or` without parentheses: readers do not agree on what that means.
+    """
+    clauses = [_clause(cursor, ranks, False)]
+    while token := cursor.accept("and", ","):
+        clauses.append(_clause(cursor, ranks, token.text == "and"))
     return tuple(clauses)
 
 
-def _clause(cursor: Cursor, ranks: Set[str]) -> Condition:
+def _clause(cursor: Cursor, ranks: Set[str], joined: bool) -> Condition:
+    """One clause; `joined`: an `and` stands before it."""
     following = cursor.peek()
     if cursor.token.kind == "name" and following.text == "in" and following.kind == "name":
         member = cursor.take()
@@ -73,11 +77,15 @@ def _clause(cursor: Cursor, ranks: Set[str]) -> Condition:
         return Kept(parse_access(cursor, ranks))
     start = cursor.token.column
     node = parse_condition(cursor)
+    either = cursor.at("or")
     while token := cursor.accept("or"):
         node = Logic("or", node, parse_condition(cursor), token.column)
+    if either and (joined or cursor.at("and")):
+        cursor.fail("'and' stands beside 'or'; put parentheses around what belongs together", start)
     if not isinstance(node, (ComparisonNode, Logic, Not)):
         cursor.fail("expected a comparison such as 'm <= p'", start)
-    return Comparison(Expression(node, cursor.text[start - 1 : cursor.token.column - 1].strip()))
+    text = cursor.text[start - 1 : cursor.token.column - 1].strip()
+    return Comparison(Expression(node, f"({text})" if either else text))
 
 
 def parse_access(cursor: Cursor, ranks: Set[str]) -> Access:

@@ -37,6 +37,10 @@ class SpecError(EinsightError, ValueError):
     """A description or another input is wrong. As a ValueError it keeps its place when pydantic collects it."""
 
 
+class InternalError(EinsightError):
+    """Two results of this package contradict each other: a mistake in it, not of its user."""
+
+
 def join_key(*parts: str | int | None) -> str | None:
     """Join key parts into one path: `join_key('levels', 0, 'name')` is `levels[0].name`; None if all are empty."""
     path = ""

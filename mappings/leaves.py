@@ -18,7 +18,7 @@ from mappings.movement import InnerLoop, Shape, column, inner_loops, visits
 from mappings.nest import Hold, Leaf
 from mappings.operands import Gate, Homes
 from mappings.program import Array, Dependence, Step
-from mappings.tiles import Gather, Loop
+from mappings.tiles import Gather, Loop, Sizes
 
 
 @dataclass
@@ -85,6 +85,11 @@ class LeafWork:
         """Places of the gated tile loops."""
         gated = [gate.loop for gate in self.gates]
         return frozenset(place for place, loop in enumerate(self.space.loops) if loop in gated)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Coordinates of each base rank in a tile in which the leaf runs."""
+        return self.space.worked(self.skipped)
 
     @cached_property
     def weight(self) -> Array:
@@ -157,7 +162,7 @@ class LeafWork:
             if rank not in rest:
                 raise SpecError(f"{self.leaf.name} has no rank '{rank}' left to iterate{nearest(rank, rest)}", key=key)
         for rank in rest:
-            size = self.homes.ranks.volume((rank,), self.space.sizes[-1])
+            size = self.homes.ranks.volume((rank,), self.sizes)
             if rank not in self.leaf.temporal and (size > 1).any():
                 raise SpecError(f"the mapping of {self.leaf.name} does not cover rank '{rank}'", key=key)
         return self.leaf.temporal
@@ -167,12 +172,12 @@ class LeafWork:
         """All loops between the tile and a point: folded loops of the mapping, then the leaf's own."""
         gated = [gate.loop for gate in self.gates]
         folded = [loop for loop in self.leaf.loops if loop not in self.space.loops and loop not in gated]
-        return inner_loops([*folded, *self.loops], self.space.sizes[-1])
+        return inner_loops([*folded, *self.loops], self.sizes)
 
     def points(self, einsum: Einsum) -> Array:
         """Points of an Einsum that no mask leaves out, in one tile in which the leaf runs."""
         bases = frozenset(self.homes.ranks.base(rank) for rank in einsum.ranks)
-        return self.homes.ranks.volume(einsum.ranks, self.space.sizes[-1]) * self.space.kept_share(bases)
+        return self.homes.ranks.volume(einsum.ranks, self.sizes) * self.space.kept_share(bases)
 
     def _compute(self, account: Account) -> Array:
         """Book operations and the unit's work; return the cycles that the unit is busy."""
@@ -203,7 +208,7 @@ class LeafWork:
         if registers is None:
             return
         points = self.points(einsum) * self.weight
-        outputs = self.homes.ranks.volume([r for r in einsum.ranks if r not in einsum.reduced], self.space.sizes[-1])
+        outputs = self.homes.ranks.volume([r for r in einsum.ranks if r not in einsum.reduced], self.sizes)
         accumulated = points - outputs * self.weight if einsum.reduced else 0.0
         fills = sum(
             (points / self._stationary(access) for access in einsum.inputs if self._fetched(access)), np.zeros((1, 1))
@@ -262,5 +267,5 @@ class LeafWork:
         """(words, first-visit words) that one access moves to or from the elements in one tile."""
         shape = self.homes.ranks.shape(access)
         count = visits(shape.moved_by, self.space, len(self.space.loops), self.inner, self.skipped)
-        words = self.homes.ranks.moved_words(shape, self.space.sizes[-1], self.inner) * self.weight
+        words = self.homes.ranks.moved_words(shape, count.sizes, self.inner) * self.weight
         return words * count.all, words * count.distinct

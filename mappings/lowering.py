@@ -16,7 +16,8 @@ from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from mappings.capacity import check_registers, spilled_shares
-from mappings.masked import Mask, MaskedTileSpace, Space
+from mappings.mask import Mask
+from mappings.masked import MaskedTileSpace, Space
 from mappings.movement import Ranks, column
 from mappings.nest import Binder, Hold, Leaf, PhaseNest, as_points
 from mappings.operands import Homes

@@ -21,8 +21,8 @@ from einsum.cascade import Cascade
 from einsum.einsum import Einsum
 from einsum.errors import SpecError
 from mappings.lowering import base_extents, word_bytes
+from mappings.mask import Mask
 from mappings.mask_counts import MaskCounts
-from mappings.masked import Mask
 from mappings.movement import Ranks, Shape
 from mappings.nest import Binder, Hold
 from mappings.operands import Homes
@@ -94,7 +94,7 @@ class Problem:
         self.bytes = {name: float(word.flat[0]) for name, word in word_bytes(cascade, machine, env, 1).items()}
         self.outer = {part.outer: base for base, part in cascade.partitions.items()}
         mask = Mask.of(cascade, env)
-        self.mask = None if mask is None else MaskCounts(mask, self.coordinates(mask.column))
+        self.mask = None if mask is None else MaskCounts(mask)
 
     def within(self, sizes: Mapping[str, Array]) -> Problem:
         """The same problem inside one tile: so many coordinates of each base rank."""

@@ -1,8 +1,8 @@
 """What a mask leaves of a nest's iterations, for arrays of chunk sizes: the mapper's closed forms under masks.
 
 `mappings.masked` counts the tiles of one nest one by one. Here only four sums over them are kept for each pair of chunk
-sizes, so that thousands of pairs cost milliseconds. The kept columns of a chunk of rows are taken for one interval,
-which they are in causal masks, windows and blocks.
+sizes, so that thousands of pairs cost milliseconds. The columns that a band of the mask keeps in a chunk of rows are
+taken for one interval, which they are in causal masks, windows and blocks.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mappings.masked import Mask
+from einsum.masks import coverage
+from mappings.mask import Coordinates, Mask
 from mappings.program import Array
 
 
@@ -39,18 +39,22 @@ class MaskCounts:
     """Sums over the visited tiles of a mask at any chunk sizes of its two ranks."""
 
     mask: Mask
-    columns: int
     _known: dict[tuple[int, int], Tiles] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
         """Extent of the mask's rows."""
-        return int(self.mask.low.size)
+        return self.mask.rows
+
+    @property
+    def columns(self) -> int:
+        """Extent of the mask's columns."""
+        return self.mask.columns
 
     @cached_property
     def kept(self) -> float:
         """The part of all points that the mask keeps."""
-        return float((self.mask.high - self.mask.low).sum()) / (self.rows * self.columns)
+        return self.mask.points / (self.rows * self.columns)
 
     def at(self, rows: int, columns: int) -> Tiles:
         """The sums for chunks of so many rows and columns; the last ones may be ragged."""
@@ -60,17 +64,12 @@ class MaskCounts:
 
     def _counted(self, rows: int, columns: int) -> Tiles:
         start = np.arange(0, self.rows, rows)
-        end = np.minimum(start + rows, self.rows)
-        low, high = self.mask.low[start], self.mask.high[end - 1]
-        tiles = np.where(high > low, -(-high // columns) - low // columns, 0)
-        reach = np.minimum(-(-high // columns) * columns, self.columns)
-        wide = np.where(tiles > 0, reach - low // columns * columns, 0)
-        height = end - start
-        stay_columns = _stay(low // columns, tiles, columns, self.columns)
+        height = np.minimum(start + rows, self.rows) - start
+        across = _Line.of(*self.mask.columns_of(start, height), columns, self.columns)
         at = np.arange(0, self.columns, columns)
-        first, last = self.mask.rows_of(at, np.minimum(columns, self.columns - at))
-        stay_rows = _stay(first // rows, np.where(last > first, -(-last // rows) - first // rows, 0), rows, self.rows)
-        sums = tiles.sum(), height @ tiles, wide.sum(), height @ wide, stay_rows, stay_columns
+        down = _Line.of(*self.mask.rows_of(at, np.minimum(columns, self.columns - at)), rows, self.rows)
+        wide = across.coordinates
+        sums = across.tiles.sum(), height @ across.tiles, wide.sum(), height @ wide, down.stay(), across.stay()
         return Tiles(*(float(total) for total in sums))
 
     def seen(self, rows: int | None, columns: int | None) -> float:
@@ -81,7 +80,7 @@ class MaskCounts:
         assert columns is not None
         start = np.arange(0, self.columns, columns)
         first, end = self.mask.rows_of(start, np.minimum(columns, self.columns - start))
-        return float(np.minimum(columns, self.columns - start)[first < end].sum()) / self.columns
+        return float(np.minimum(columns, self.columns - start)[(first < end).any(axis=0)].sum()) / self.columns
 
     def visits(self, roles: Mapping[str, str], chunks: Mapping[str, Array]) -> tuple[Array, Array]:
         """How often a tensor's words pass, by what loops over the mask's ranks do to its tile; and the part that stays.
@@ -118,9 +117,38 @@ class MaskCounts:
         return found.tiles, 0.0
 
 
-def _stay(first: NDArray[np.int64], count: NDArray[np.int64], size: int, extent: int) -> float:
-    """Coordinates of the chunks with which one line of tiles ends and the next one begins."""
-    live = count > 0
-    first, last = first[live], (first + count - 1)[live]
-    same = first[1:][first[1:] == last[:-1]]
-    return float(np.minimum(size, extent - same * size).sum())
+@dataclass(frozen=True)
+class _Line:
+    """Chunks of `size` coordinates that the lines of tiles across the mask visit, (lines,)."""
+
+    tiles: Coordinates
+    first: Coordinates
+    end: Coordinates
+    size: int
+    extent: int
+
+    @classmethod
+    def of(cls, first: Coordinates, end: Coordinates, size: int, extent: int) -> _Line:
+        """Chunks of the coordinates that the bands keep in each line, (bands, lines)."""
+        filled = end > first
+        start, stop = first // size, -(-end // size)
+        tiles = (stop - start)[0] if len(first) == 1 else coverage(start, stop, filled)
+        return cls(
+            np.where(filled.any(axis=0), tiles, 0),
+            np.where(filled, start, extent).min(axis=0),
+            np.where(filled, stop, 0).max(axis=0),
+            size,
+            extent,
+        )
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Coordinates of the visited chunks; that of the last one may be fewer."""
+        return self.tiles * self.size - np.maximum(self.end * self.size - self.extent, 0)
+
+    def stay(self) -> float:
+        """Coordinates of the chunks with which one line of tiles ends and the next one begins."""
+        live = self.tiles > 0
+        first, last = self.first[live], self.end[live] - 1
+        same = first[1:][first[1:] == last[:-1]]
+        return float(np.minimum(self.size, self.extent - same * self.size).sum())

@@ -1,121 +1,27 @@
 """Tile spaces under a mask that is known before run time: tiles that it leaves out are not visited.
 
-A mask relates two ranks: at each coordinate of one (the row) it keeps an interval of the other (the column), with
-bounds that never fall from row to row (causal, windows, block diagonals). Every visited tile is its own class, so that
-counts, reuse and ragged ends are exact; one design point at a time.
+Every visited tile is its own class, so that counts, reuse and ragged ends are exact; one design point at a time. A rank
+of the mask that no loop cuts has in each tile the coordinates that some kept point of the tile needs, and a copy that
+stays over several tiles those that any of them needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from einsum.cascade import Cascade
-from einsum.conditions import Comparison
 from einsum.errors import SpecError
-from einsum.masks import mask_intervals
+from mappings.mask import Coordinates, Mask
 from mappings.program import Array
-from mappings.tiles import Flags, Gather, Loop, LoopState, Side, TileSpace
+from mappings.stays import Needed, Needs, Stays
+from mappings.tiles import Flags, Gather, Loop, LoopState, Side, Sizes, TileSpace
 
 MAX_TILES = 1_000_000
 """Visited tiles of one masked nest; each takes a few hundred bytes while it is lowered."""
-
-Coordinates = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Columns low[r] <= c < high[r] are kept at row r; both bounds never fall from row to row."""
-
-    row: str
-    column: str
-    low: Coordinates
-    high: Coordinates
-
-    @classmethod
-    def of(cls, cascade: Cascade, env: Mapping[str, Any]) -> Mask | None:
-        """The mask that a cascade's conditions make, None without any. SpecError for one that cannot be mapped.
-
-        All Einsums over both of its ranks have to be under the same conditions, known before run time.
-        """
-        clauses = [condition for einsum in cascade.einsums for condition in einsum.conditions]
-        late = next((condition for condition in clauses if not isinstance(condition, Comparison)), None)
-        if late is not None:
-            raise SpecError(
-                f"the condition '{late}' is known only at run time; a nest of loops cannot be costed under it"
-            )
-        conditions = dict.fromkeys(clauses)
-        if not conditions:
-            return None
-        named = {name for condition in conditions for name in condition.names if name in cascade.ranks}
-        bases = [rank for rank in cascade.ranks if rank in {cascade.base(name) for name in named}]
-        if len(bases) != 2:
-            raise SpecError(f"masks of two ranks can be mapped, the conditions relate {', '.join(bases)}")
-        for einsum in cascade.einsums:
-            over = {cascade.base(rank) for rank in einsum.ranks}
-            if set(bases) <= over and set(einsum.conditions) != set(conditions):
-                raise SpecError(f"{einsum.name} is under other conditions than the rest of cascade '{cascade.name}'")
-        failure: SpecError | None = None
-        for row, column in (bases, bases[::-1]):
-            try:
-                intervals = mask_intervals(cascade, row, column, env, conditions)
-                if not intervals.contiguous:
-                    raise SpecError(f"the mask keeps several intervals of '{column}' for one '{row}'")
-                return cls.from_intervals(row, column, intervals.lo, intervals.hi)
-            except SpecError as error:
-                failure = failure or error
-        assert failure is not None
-        raise failure
-
-    @classmethod
-    def from_intervals(cls, row: str, column: str, low: Coordinates, high: Coordinates) -> Mask:
-        """A mask from its rows' intervals. SpecError when the bounds fall somewhere."""
-        high = np.maximum(low, high)
-        empty = high == low
-        if empty.any() and not empty.all():  # rows that keep nothing take over their neighbour's bounds
-            place = np.where(empty, 0, np.arange(low.size))
-            place = np.maximum.accumulate(place)
-            first = int(np.argmax(~empty))
-            bound = np.where(np.arange(low.size) < first, low[first], high[place])
-            low, high = np.where(empty, bound, low), np.where(empty, bound, high)
-        if (np.diff(low) < 0).any() or (np.diff(high) < 0).any():
-            raise SpecError(
-                f"the kept interval of '{column}' moves back as '{row}' grows; masks are mapped whose bounds never fall"
-            )
-        return cls(row, column, low, high)
-
-    def rows_of(self, start: Coordinates, size: Coordinates) -> tuple[Coordinates, Coordinates]:
-        """First and one past the last row that keep any of the columns start ... start + size - 1."""
-        return (
-            np.searchsorted(self.high, start, side="right"),
-            np.searchsorted(self.low, start + size, side="left"),
-        )
-
-    def visited(self, row: Coordinates, rows: Coordinates, column: Coordinates, columns: Coordinates) -> Flags:
-        """Whether tiles of `rows` x `columns` coordinates from (row, column) on keep any point."""
-        first, end = self.rows_of(column, columns)
-        return np.asarray(np.maximum(row, first) < np.minimum(row + rows, end))
-
-    def kept(self, row: Coordinates, rows: Coordinates, column: Coordinates, columns: Coordinates) -> Coordinates:
-        """Points that tiles of `rows` x `columns` coordinates from (row, column) on keep."""
-        end = row + rows
-        limits = column, column + columns
-        return self._clipped(self.high, row, end, *limits) - self._clipped(self.low, row, end, *limits)
-
-    @staticmethod
-    def _clipped(
-        bounds: Coordinates, row: Coordinates, end: Coordinates, least: Coordinates, most: Coordinates
-    ) -> Coordinates:
-        """Sum over rows row ... end - 1 of the bound, clipped to least ... most; the bounds never fall."""
-        sums = np.concatenate([[0], np.cumsum(bounds)])
-        below = np.clip(np.searchsorted(bounds, least, side="left"), row, end)
-        above = np.clip(np.searchsorted(bounds, most, side="right"), row, end)
-        above = np.maximum(below, above)
-        return np.asarray((below - row) * least + (sums[above] - sums[below]) + (end - above) * most)
 
 
 @dataclass(frozen=True)
@@ -123,8 +29,9 @@ class MaskedTileSpace:
     """The visited tiles of a nest, each a class of its own (see `TileSpace`, whose part it plays).
 
     owner   the tile of the outer loops that each tile lies in, for a space that cuts another one's tiles
-    prefix  outermost loops over neither of the mask's ranks: they repeat the tiles as they are
+    prefix  outermost loops over neither of the mask's ranks, in even chunks: they repeat the tiles as they are
     index   index[k]: iteration of loop k in which each tile lies
+    needed  what the tiles need of a rank of the mask that no loop cuts, where loops cut the other one
     """
 
     loops: tuple[Loop, ...]
@@ -136,6 +43,7 @@ class MaskedTileSpace:
     shares: Array
     owner: NDArray[np.intp]
     mask: Mask
+    needed: Needed | None
 
     @classmethod
     def build(
@@ -145,11 +53,11 @@ class MaskedTileSpace:
 
         outer  number of loops whose tiles are the owners
         """
-        ranks = (mask.row, mask.column)
-        prefix = next((place for place, loop in enumerate(loops) if loop.rank in ranks), len(loops))
+        prefix = next((place for place, loop in enumerate(loops) if loop.rank in (mask.row, mask.column)), len(loops))
         dense = TileSpace.build(loops[:prefix], extents, frozenset(), 1)
-        if dense.counts.shape[1] > 1:
-            raise SpecError("chunks of loops outside the mask's ranks have to divide their ranks evenly")
+        while dense.counts.shape[1] > 1:  # the last chunk of a rank is smaller than the others
+            prefix -= 1
+            dense = TileSpace.build(loops[:prefix], extents, frozenset(), 1)
         walk = _Walk(extents, mask)
         for loop, state in zip(loops[:prefix], dense.states, strict=True):
             walk.repeat(loop, state)
@@ -157,6 +65,8 @@ class MaskedTileSpace:
             if place == outer:
                 walk.own()
             walk.expand(loop)
+        if not mask.bands:
+            raise SpecError("the mask keeps no point")
         shares = walk.finish({loop.rank for loop in loops})
         return cls(
             tuple(loops),
@@ -168,21 +78,26 @@ class MaskedTileSpace:
             shares,
             walk.owner,
             mask,
+            walk.needed,
         )
 
     def gated(self, gates: Mapping[int, str]) -> Array:
         """See `TileSpace.gated`: first and last are those of the tiles that agree in all other loops."""
         tiles = self.counts.shape[1]
-        if not gates:
-            return np.ones((1, tiles))
         label = self._label([place for place in range(self.prefix, len(self.loops)) if place not in gates])
-        sides = set(gates.values())
+        sides = {side for place, side in gates.items() if place >= self.prefix}
+        share = 1 / self._repeats(gates)
         if "spread" in sides:
-            return (1.0 / np.bincount(label)[label])[None, :]
-        order = label if sides == {"first"} else label[::-1]
+            return (share / np.bincount(label)[label])[None, :]
+        order = label[::-1] if "last" in sides else label
         chosen = np.zeros(tiles)
-        chosen[np.unique(order, return_index=True)[1]] = 1.0
-        return (chosen if sides == {"first"} else chosen[::-1])[None, :]
+        chosen[np.unique(order, return_index=True)[1]] = share
+        return (chosen[::-1] if "last" in sides else chosen)[None, :]
+
+    def worked(self, skipped: frozenset[int]) -> Sizes:
+        """See `TileSpace.worked`: gated work does at once what all tiles that it skips need."""
+        label = self._label([place for place in range(self.prefix, len(self.loops)) if place not in skipped])
+        return self._sized(-1, None if self.needed is None else self.needed.united(label))
 
     def within(self, loops: Sequence[Loop]) -> tuple[MaskedTileSpace, Gather]:
         """See `TileSpace.within`: loops inside the tiles are enumerated too, and summed over each tile."""
@@ -192,9 +107,10 @@ class MaskedTileSpace:
         extents = {rank: size[:, :1] for rank, size in self.sizes[0].items()}
         inside = MaskedTileSpace.build(loops, extents, self.mask, len(self.loops))
         parts = inside.counts.shape[1]
+        repeats = inside.counts[0, 0] / self.counts[0, 0]
 
         def gather(values: Array) -> Array:
-            weights = np.broadcast_to(values, (1, parts))[0]
+            weights = np.broadcast_to(values * repeats, (1, parts))[0]
             return np.bincount(inside.owner, weights=weights, minlength=tiles)[None, :].astype(np.float64)
 
         return inside, gather
@@ -209,25 +125,35 @@ class MaskedTileSpace:
 
     def replaced(
         self, moved_by: frozenset[str], depth: int, settled: Flags, skipped: frozenset[int], side: Side
-    ) -> tuple[Array, Array]:
-        """See `TileSpace.replaced`: a copy is replaced where the loops that move it stand elsewhere than a tile ago."""
-        shape = self.counts.shape
-        if skipped:  # gated work runs once per iteration of the loops around, on a tile of its own each time
-            return np.ones(shape), np.ones(shape)
-        places = [k for k in range(self.prefix, depth) if self.loops[k].name in moved_by or self.loops[k].grid]
-        around = list(range(self.prefix, depth))
-        moved = np.where(settled, self._changes(around, side), self._changes(places, side))
-        edge = 0 if side == "first" else -1
-        outside = any(
-            (self.loops[k].name in moved_by or self.loops[k].grid) and (self.states[k].trips > 1).any()
+    ) -> tuple[Array, Array, Sizes]:
+        """See `TileSpace.replaced`: a copy is replaced where the loops that move it stand elsewhere than a tile ago.
+
+        Gated work is followed over the first of the tiles that agree in all loops but the skipped ones.
+        """
+        counted = [k for k in range(self.prefix, len(self.loops)) if k not in skipped]
+        group = self._label(counted)
+        tiles = np.sort(np.unique(group, return_index=True)[1])
+        tiles = tiles if side == "first" else tiles[::-1]
+        visit = np.empty(tiles.size, np.intp)
+        visit[group[tiles]] = np.arange(tiles.size)
+        visit = visit[group]
+        moving = [k for k in counted if k < depth and self._moves(k, moved_by)]
+        uncut = self.needed is not None and self.needed.rank in moved_by
+        around = [
+            (k < depth and self._moves(k, moved_by), self._repeats({k}))
             for k in range(self.prefix)
+            if k not in skipped and self._repeats({k}) > 1
+        ]
+        mover = max((place for place, (moves, _) in enumerate(around) if moves), default=-1)
+        stays = Stays.of(
+            self._label(moving)[tiles],
+            np.broadcast_to(settled, self.counts.shape)[0, tiles],
+            Needs(self.needed, visit) if uncut and self.needed is not None else None,
+            prod(trips for _, trips in around[mover + 1 :]),
+            prod(trips for moves, trips in around if not moves),
         )
-        weight = moved.astype(float)
-        if outside:
-            weight[0, edge] = 1.0
-        elif not weight.any():
-            weight[0, edge] = 1.0 / self.counts[0, edge]  # the same tile all along: loaded once
-        return weight, weight * self._seen(places, side)
+        size = None if stays.size is None else stays.size[visit]
+        return stays.loads[visit][None, :], stays.fresh[visit][None, :], self._sized(depth, size)
 
     def order(self, point: int, instance: int, limit: int | None = None) -> NDArray[np.int32]:
         """Class of each of an instance's tiles in execution order (see `program.TileOrder`)."""
@@ -252,20 +178,21 @@ class MaskedTileSpace:
         """The grid iteration in which each tile lies, counted from 0 in the order of execution."""
         return self._label([place for place in range(self.prefix, len(self.loops)) if self.loops[place].grid])
 
-    def _changes(self, places: Sequence[int], side: Side) -> Flags:
-        """(1, tiles): whether a loop at one of the places stands elsewhere in the tile before (or after, for last)."""
-        changed = np.zeros(self.counts.shape[1], dtype=bool)
-        for place in places:
-            neighbour = np.roll(self.index[place], 1 if side == "first" else -1)
-            changed |= self.index[place] != neighbour
-        return changed[None, :]
+    def _moves(self, place: int, moved_by: frozenset[str]) -> bool:
+        """Whether a loop changes a copy, or runs on another instance that shares none."""
+        return self.loops[place].name in moved_by or self.loops[place].grid
 
-    def _seen(self, places: Sequence[int], side: Side) -> Array:
-        """(1, tiles): 1 in the first (or last) tile for each combination of iterations of the loops at the places."""
-        label = self._label(places)
-        found = np.zeros(self.counts.shape[1])
-        found[np.unique(label if side == "first" else label[::-1], return_index=True)[1]] = 1.0
-        return (found if side == "first" else found[::-1])[None, :]
+    def _repeats(self, places: Collection[int]) -> float:
+        """Iterations of those loops, among these, that repeat all tiles."""
+        return prod(float(self.states[place].trips[0, 0]) for place in places if place < self.prefix)
+
+    def _sized(self, depth: int, needed: Array | None) -> Sizes:
+        """Sizes below `depth` loops with so many coordinates of the uncut rank."""
+        cut = {loop.rank for loop in self.loops}
+        sizes = {**self.sizes[depth]}
+        for rank in {self.mask.row, self.mask.column} - cut:
+            sizes[rank] = self.sizes[-1][rank] if needed is None else needed[None, :]
+        return sizes
 
     def _label(self, places: Sequence[int]) -> Coordinates:
         """A number for each tile that tells apart the iterations of the loops at the places, 0, 1, 2, ..."""
@@ -289,6 +216,7 @@ class _Walk:
         self.index: list[Coordinates] = []
         self.owner: NDArray[np.intp] = np.zeros(1, dtype=np.intp)
         self.levels: list[dict[str, Array]] = [self._level()]
+        self.needed: Needed | None = None
 
     @property
     def tiles(self) -> int:
@@ -343,22 +271,21 @@ class _Walk:
         self.levels.append(self._level())
 
     def finish(self, cut: set[str]) -> Array:
-        """Shrink an uncut rank of the mask to what some point of the tile keeps; return the kept part of each tile."""
+        """Leave of an uncut rank of the mask what some point of the tile needs; return the kept part of each tile."""
         mask = self.mask
-        if mask.column not in cut:
-            first = mask.low[self.start[mask.row]]
-            end = mask.high[self.start[mask.row] + self.size[mask.row] - 1]
-            self._shrink(mask.column, first, end)
-        if mask.row not in cut:
-            self._shrink(mask.row, *mask.rows_of(self.start[mask.column], self.size[mask.column]))
         args = [side[rank] for rank in (mask.row, mask.column) for side in (self.start, self.size)]
         kept = mask.kept(*args)
-        return (kept / (args[1] * args[3]))[None, :]
-
-    def _shrink(self, rank: str, first: Coordinates, end: Coordinates) -> None:
-        self.start[rank] = np.broadcast_to(first, (self.tiles,)).astype(np.int64)
-        self.size[rank] = np.broadcast_to(np.maximum(end - first, 1), (self.tiles,)).astype(np.int64)
-        self.levels[-1] = {**self.levels[-1], rank: self.size[rank][None, :].astype(float)}
+        found = []
+        if mask.column not in cut:
+            found.append(Needed(mask.column, *mask.columns_of(*args[:2])))
+        if mask.row not in cut:
+            found.append(Needed(mask.row, *mask.rows_of(*args[2:])))
+        for needed in found:
+            size = needed.united(np.arange(self.tiles))
+            self.levels[-1] = {**self.levels[-1], needed.rank: size[None, :]}
+        self.needed = found[0] if len(found) == 1 else None
+        last = self.levels[-1]
+        return kept[None, :] / (last[mask.row] * last[mask.column])
 
 
 def _taken(state: LoopState, parent: NDArray[np.intp]) -> LoopState:

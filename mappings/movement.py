@@ -23,7 +23,7 @@ from einsum.expressions import Expression
 from einsum.symbols import as_floats
 from mappings.masked import Space
 from mappings.program import Array
-from mappings.tiles import Loop, Side
+from mappings.tiles import Loop, Side, Sizes
 
 Term = tuple[float, str, str]
 """Coefficient, kind, base rank."""
@@ -201,10 +201,14 @@ def count_chunks(size: Array, chunks: Sequence[Array]) -> Array:
 
 @dataclass(frozen=True)
 class Visits:
-    """Visits of a child copy per tile, (points, classes): `all`, and those that see a tile for the first time."""
+    """Visits of a child copy per tile, (points, classes): `all`, and those that see a tile for the first time.
+
+    sizes   of the ranks in the copy that comes
+    """
 
     all: Array
     distinct: Array
+    sizes: Sizes
 
 
 def visits(
@@ -227,8 +231,8 @@ def visits(
             settled = settled | (loop.trips > 1)
         else:
             again = again * np.where(settled, loop.trips, 1.0)
-    weight, fresh = space.replaced(moved_by, depth, settled, skipped, side)
-    return Visits(again * weight, fresh)
+    weight, fresh, sizes = space.replaced(moved_by, depth, settled, skipped, side)
+    return Visits(again * weight, fresh, sizes)
 
 
 def column(value: Any) -> Array:

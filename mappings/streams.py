@@ -102,7 +102,7 @@ class StreamLowering:
             moved_by = shapes[0].moved_by - state
             count = visits(moved_by, space, depth, inner, frozenset(gated), side)
             ranks = self.homes.ranks
-            words = [ranks.moved_words(shape, space.sizes[depth], inner) for shape in shapes]
+            words = [ranks.moved_words(shape, count.sizes, inner) for shape in shapes]
             most = reduce(np.maximum, words) * space.gated(gated)
             every, distinct = every + gather(most * count.all), distinct + gather(most * count.distinct)
         return every, distinct

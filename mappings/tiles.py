@@ -23,6 +23,8 @@ Side = Literal["first", "last"]
 
 Gather = Callable[[Array], Array]
 """Sums values over the parts of each tile."""
+Sizes = Mapping[str, Array]
+"""Base rank -> its coordinates in each tile class, (points, classes)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +140,10 @@ class TileSpace:
 
     def replaced(
         self, moved_by: frozenset[str], depth: int, settled: Flags, skipped: frozenset[int], side: Side
-    ) -> tuple[Array, Array]:
-        """Per tile class: how often a copy below `depth` loops is replaced, and how often by a tile never seen before.
+    ) -> tuple[Array, Array, Sizes]:
+        """Per tile class: how often a copy below `depth` loops is replaced, how often by what was never there before.
+
+        And the sizes of the ranks in the copy, each time.
 
         moved_by  names of loops that change the copy's content
         settled   classes in which loops inside the tile replace it anyway, so that nothing is left to reuse
@@ -174,7 +178,7 @@ class TileSpace:
                 fresh = fresh * at_side(place, single)
         if needed:
             raise PositionsNeeded(frozenset(needed))
-        return weight, weight * fresh
+        return weight, weight * fresh, self.sizes[depth]
 
     def gated(self, gates: Mapping[int, str]) -> Array:
         """The share of work, per tile class, that gates leave: place of a loop -> `first`, `last` or `spread`.
@@ -196,6 +200,11 @@ class TileSpace:
         if needed:
             raise PositionsNeeded(frozenset(needed))
         return weight
+
+    def worked(self, skipped: frozenset[int]) -> Sizes:
+        """Sizes of the ranks in a tile, for work that is gated in the loops at the skipped places."""
+        del skipped
+        return self.sizes[-1]
 
     def within(self, loops: Sequence[Loop]) -> tuple[TileSpace, Gather]:
         """The space in which work under `loops` is counted, and how its values become values per tile.

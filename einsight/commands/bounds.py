@@ -184,7 +184,8 @@ def _text(report: BoundsReport) -> str:
 
 
 def _measured(report: BoundsReport) -> str:
-    columns = [Column("measured"), *(Column(name, right=True) for name in ("fast memory", "traffic", "bound", "ratio"))]
+    titles = ("fast memory", "traffic", "bound", "ratio")
+    columns = [Column("measured"), *(Column(name, right=True) for name in titles), Column("")]
     rows = [
         [
             one.name,
@@ -192,6 +193,7 @@ def _measured(report: BoundsReport) -> str:
             quantity(one.traffic_bytes, "bytes"),
             quantity(one.bound_bytes, "bytes") if one.bound_bytes else "",
             f"{one.traffic_bytes / one.bound_bytes:.3f}" if one.bound_bytes else "",
+            one.remark,
         ]
         for one in report.measured
     ]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from bounds import mapped
+from bounds import analyse, mapped
 from bounds.engine import lower_bound
 from bounds.reader import read_problem
 from einsum import Cascade
@@ -60,3 +60,30 @@ def test_words_are_those_of_a_run_with_values(cascade: Cascade, seed: int) -> No
 def test_what_the_mapper_cannot_do_is_one_sentence() -> None:
     with pytest.raises(SpecError, match="the mapper finds no schedule"):
         mapped.mapper_schedules(MATMUL, {"M": 4, "N": 4, "K": 4}, np.array([3.0]), 2)
+
+
+@pytest.mark.parametrize("mask", ["causal", "window:4"])
+def test_a_mask_is_mapped(mask: str) -> None:
+    sizes = {"P": 24, "M": 24, "E": 4, "F": 4}
+    dense = analyse(ATTENTION, sizes, [80], schedules=["mapper"]).rows[0]
+    (row,) = analyse(ATTENTION, sizes, [80], mask=mask, schedules=["mapper"]).rows
+    assert row.lower_bound_words <= row.schedules["mapper"].words < 0.8 * dense.schedules["mapper"].words
+
+
+def test_a_schedule_that_does_not_apply_is_refused_before_the_mapper_runs() -> None:
+    biased = Cascade.parse("""
+    cascade: biased
+    ranks: {h: H, p: P, m: M, e: E, f: F}
+    inputs: {Q: [h, p, e], K: [h, m, e], V: [h, m, f], S: [h]}
+    outputs: [AV]
+    einsums:
+      - QK[h,m,p] = Q[h,p,e] * K[h,m,e]
+      - B[h,m,p] = QK[h,m,p] + S[h] * (m - p)
+      - A[h,m,p] = sigmoid(B[h,m,p])
+      - AV[h,p,f] = A[h,m,p] * V[h,m,f]
+    """)
+    with (
+        patch.object(mapped, "find", side_effect=AssertionError("the mapper ran")),
+        pytest.raises(SpecError, match="flash-attention-2 is for attention"),
+    ):
+        analyse(biased, dict.fromkeys("HPMEF", 8), [200], schedules=["mapper", "flash-attention-2"])

@@ -8,13 +8,16 @@ import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from bounds import Measurement, OwnSchedule, analyse, parse_memory_sizes, run_bounds, verify
 from bounds.pages import _series
+from einsight.command import main
 from einsum import Cascade, SpecError
+from einsum.errors import InternalError
 
 SIZES = {"B": 1, "H": 2, "P": 256, "M": 256, "E": 32, "F": 32}
 PRUNED = Cascade.parse(
@@ -42,6 +45,25 @@ def test_rows_hold_bound_schedule_gap_and_named_schedules() -> None:
             assert row.schedules[name].words >= row.lower_bound_words or not row.schedules[name].fits
     assert report.rows[-1].lower_bound_words == 4 * 2 * 256 * 32 == report.rows[-1].best_schedule_words
     assert [row.fast_memory_words for row in report.rows] == memory.tolist()
+
+
+def test_a_schedule_below_the_bound_is_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+    own = OwnSchedule("too good", 64.0, 1000.0)
+    sentence = r"the best schedule \(too good\) moves 32 words, and the bound .* with 1,000 words of fast memory"
+    with pytest.raises(InternalError, match=sentence):
+        analyse("attention-3pass", SIZES, [1000], own=[own])
+    with patch("bounds.command.run_bounds", side_effect=InternalError("a contradiction")):
+        assert main(["bounds", "--cascade", "attention-3pass", "--set", "N=64", "--set", "d=8"]) == 1
+    assert capsys.readouterr().err == "einsight: internal error: a contradiction; please report it\n"
+
+
+def test_measured_traffic_below_the_bound_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "measured.csv"
+    file.write_text("name,traffic_bytes,fast_memory_bytes\nlow,1 KiB,4 KiB\nhigh,64 MiB,4 KiB\n")
+    sizes = ["--set", "N=256", "--set", "d=32"]
+    assert main(["bounds", "--cascade", "attention-3pass", *sizes, "--measured", str(file)]) == 0
+    low, high = (line for line in capsys.readouterr().out.splitlines() if line.startswith(("low", "high")))
+    assert "below the bound" in low and "below the bound" not in high
 
 
 def test_json_has_one_object_for_each_memory() -> None:

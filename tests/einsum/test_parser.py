@@ -94,7 +94,7 @@ def test_where_clauses_compare_ranks_or_look_up_kept_sets() -> None:
     assert isinstance(mask, Kept)
     assert (mask.member, mask.access.ranks) == (None, ("m", "p"))
     either = parse_where("m < 4 or m > p - Wd", RANKS)
-    assert [str(condition) for condition in either] == ["m < 4 or m > p - Wd"]
+    assert [str(condition) for condition in either] == ["(m < 4 or m > p - Wd)"]
 
 
 def test_a_top_k_has_a_new_rank_for_its_results() -> None:
@@ -198,3 +198,24 @@ def test_a_mistake_is_pointed_at(text: str, column: int | None, message: str) ->
         einsum(text)
     assert message in str(caught.value)
     assert column is None or caught.value.column == column
+
+
+CLAUSES = st.lists(
+    st.lists(st.sampled_from(["m <= p", "m > p - Wd", "m < 4", "not m == p"]), min_size=1, max_size=3),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(CLAUSES)
+def test_printed_conditions_are_the_same_conditions(clauses: list[list[str]]) -> None:
+    entries = [" or ".join(clause) for clause in clauses]
+    parsed = tuple(condition for entry in entries for condition in parse_where(entry, RANKS))
+    assert parse_where(" and ".join(map(str, parsed)), RANKS) == parsed
+    assert parse_where(", ".join(entries), RANKS) == parsed
+
+
+@pytest.mark.parametrize("text", ["m <= p and m > p - Wd or m < 4", "m < 4 or m > p and m <= p"])
+def test_and_beside_or_needs_parentheses(text: str) -> None:
+    with pytest.raises(SpecError, match="'and' stands beside 'or'; put parentheses"):
+        parse_where(text, RANKS)

@@ -87,7 +87,9 @@ class Executor(Oracle):
         conditions = [c for c in einsum.conditions if isinstance(c, Comparison)]
         return all(bool(condition.expression.evaluate(at)) for condition in conditions if condition.names <= set(at))
 
-    def _walk(self, nodes: list[Any], box: Box, holds: Any, key: tuple[Any, ...]) -> None:
+    def _walk(
+        self, nodes: list[Any], box: Box, holds: Any, key: tuple[Any, ...], looped: frozenset[str] = frozenset()
+    ) -> None:
         for number, node in enumerate(nodes):
             here = (*key, number)
             if "for" in node:
@@ -148,7 +150,9 @@ class Executor(Oracle):
         *path, number = outer[:-2]
         return len(inner) > len(outer) - 2 and list(inner[: len(path)]) == path and inner[len(path)] > number
 
-    def _compute(self, node: dict[str, Any], box: Box, holds: Holds, key: tuple[Any, ...]) -> None:
+    def _compute(
+        self, node: dict[str, Any], box: Box, holds: Holds, key: tuple[Any, ...], looped: frozenset[str] = frozenset()
+    ) -> None:
         names = node["compute"] if isinstance(node["compute"], list) else [node["compute"]]
         einsums = [self.cascade.einsum(name) for name in names]
         if not self._ready(einsums, names, box):

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from einsum import Cascade
 
@@ -180,3 +182,43 @@ def one_pass_attention(draw: Any) -> Case:
     nest.append({draw(BRANCH): body})
     values = extents(draw, "pm", range(1, 9)) | extents(draw, "bhef", (1, 2))
     return Case(ONE_PASS, nest, {**values, "M0": draw(st.sampled_from([1, 2, 3]))})
+
+
+SCORES = Cascade.parse(
+    """
+    cascade: scores
+    ranks: {g: G, p: P, m: M, e: E}
+    inputs: {Q: [g, p, e], K: [g, m, e], R: [p], C: [g, m]}
+    outputs: [QK]
+    einsums: ["QK[g,m,p] = Q[g,p,e] * K[g,m,e] * R[p] * C[g,m]"]
+    """
+)
+MASKS = {
+    "m <= p": lambda p, m: m <= p,
+    "m >= p": lambda p, m: m >= p,
+    "m > p - 3": lambda p, m: m > p - 3,
+    "m <= p and m > p - 2": lambda p, m: p - 2 < m <= p,
+    "m // 2 == p // 2": lambda p, m: m // 2 == p // 2,
+    "m // 2 <= p // 2": lambda p, m: m // 2 <= p // 2,
+    "m <= p + 1 and (m > p - 2 or m < 2)": lambda p, m: m <= p + 1 and (m > p - 2 or m < 2),
+    "m <= p or m > p + 2": lambda p, m: m <= p or m > p + 2,
+    "p + m < 5": lambda p, m: p + m < 5,
+}
+"""Conditions on queries and keys, and what they say of one point."""
+
+
+def kept(mask: str, case: Case) -> NDArray[np.bool_]:
+    """Which (query, key) a mask keeps."""
+    rows, columns = range(case.values["P"]), range(case.values["M"])
+    return np.array([[bool(MASKS[mask](row, column)) for column in columns] for row in rows])
+
+
+@st.composite
+def masked_products(draw: Any) -> Case:
+    """Scores under a mask: any loops, any holds."""
+    nest = loops(draw, "gpme", 4, ANY_CHUNK)
+    for tensor in ("Q", "K", "R", "C", "QK"):
+        for level in draw(st.sampled_from([(), ("L1",), ("L2",), ("L2", "L1")])):
+            keep(draw, nest, level, tensor)
+    nest.append(leaf(draw, "QK", "gpme"))
+    return Case(SCORES, nest, extents(draw, "gpme", range(1, 8)) | extents(draw, "ge", (1, 2, 4)))

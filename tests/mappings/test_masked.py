@@ -11,7 +11,7 @@ from architectures import Architecture
 from einsum.cascade import Cascade
 from einsum.errors import SpecError
 from mappings import Mapping
-from mappings.masked import Mask
+from mappings.mask import Mask
 from simulator.simulate import simulate
 
 MACHINE = """
@@ -123,7 +123,7 @@ def test_traffic_and_operations_equal_a_walk_over_the_mask(
 def test_tiles_of_a_mask_are_counted_exactly(rows: int, columns: int, where: str, data: st.DataObject) -> None:
     matrix = kept(where, rows, columns)
     low = np.where(matrix.any(axis=1), matrix.argmax(axis=1), 0)
-    mask = Mask.from_intervals("p", "m", low, low + matrix.sum(axis=1))
+    mask = Mask.from_intervals("p", "m", columns, low[None], (low + matrix.sum(axis=1))[None])
     row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     height, width = data.draw(st.integers(1, rows - row)), data.draw(st.integers(1, columns - column))
     args = [np.array([value]) for value in (row, height, column, width)]
@@ -132,9 +132,37 @@ def test_tiles_of_a_mask_are_counted_exactly(rows: int, columns: int, where: str
     assert mask.visited(*args)[0] == part.any()
 
 
-def test_a_mask_that_moves_back_is_refused() -> None:
-    with pytest.raises(SpecError, match="moves back"):
-        Mask.from_intervals("p", "m", np.array([3, 0]), np.array([5, 2]))
+@given(
+    st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=1, max_size=12),
+    st.data(),
+)
+def test_any_mask_falls_into_bands(matrix: list[list[bool]], data: st.DataObject) -> None:
+    """Also one whose rows keep several intervals, or whose intervals move back; gaps between bands may be visited."""
+    kept = np.array(matrix)
+    edges = np.diff(np.pad(kept, ((0, 0), (1, 1))).astype(int), axis=1)
+    pieces = [(np.flatnonzero(row > 0), np.flatnonzero(row < 0)) for row in edges]
+    most = max(1, *(len(first) for first, _ in pieces))
+    starts, ends = (np.array([np.pad(row[side], (0, most - len(row[side]))) for row in pieces]).T for side in (0, 1))
+    mask = Mask.from_intervals("p", "m", 9, starts, ends)
+    covered = np.zeros(kept.shape, dtype=int)
+    for band in mask.bands:
+        assert (np.diff(band.low) >= 0).all() and (np.diff(band.high) >= 0).all()
+        for row in range(kept.shape[0]):
+            covered[row, band.low[row] : band.high[row]] += 1
+    assert (covered == kept).all()
+    row, column = data.draw(st.integers(0, kept.shape[0] - 1)), data.draw(st.integers(0, 8))
+    height, width = data.draw(st.integers(1, kept.shape[0] - row)), data.draw(st.integers(1, 9 - column))
+    args = [np.array([value]) for value in (row, height, column, width)]
+    part = kept[row : row + height, column : column + width]
+    if mask.bands:
+        assert mask.kept(*args)[0] == part.sum()
+    assert mask.visited(*args)[0] >= part.any()
+
+
+def test_a_mask_of_too_many_bands_is_refused() -> None:
+    ends = np.arange(200, 0, -1)[None]
+    with pytest.raises(SpecError, match="more than 64 bands of rows"):
+        Mask.from_intervals("p", "m", 200, np.zeros_like(ends), ends)
 
 
 def test_masks_that_differ_between_einsums_are_refused() -> None:

@@ -129,7 +129,7 @@ def test_positions_are_asked_for_when_reuse_depends_on_them() -> None:
         merged.replaced(frozenset("a"), 2, settled, frozenset(), "first")
     assert needed.value.positions == {(inner, "first")}
     apart = TileSpace.build([outer, inner], extents, needed.value.positions, 1)
-    weight, fresh = apart.replaced(frozenset("a"), 2, np.zeros(apart.counts.shape, dtype=bool), frozenset(), "first")
+    weight, fresh, _ = apart.replaced(frozenset("a"), 2, np.zeros(apart.counts.shape, dtype=bool), frozenset(), "first")
     assert (weight * apart.counts).sum() == (fresh * apart.counts).sum() == 4
 
 
