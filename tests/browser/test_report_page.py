@@ -150,3 +150,41 @@ def test_sorting_the_table_by_a_column(chromium: str, tmp_path: Path, page: str)
     assert found
     energies = [float(value) for value in found[1].split()]
     assert energies == sorted(energies) and len(energies) == 8
+
+
+def test_the_command_of_a_mapped_point_takes_its_mapping_from_the_store(
+    chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {
+        "sweep": "mapped",
+        "cascade": "matmul",
+        "architecture": "fusemax",
+        "mapping": {"find": "dram"},
+        "set": {"K": 64, "N": 64},
+        "variables": {"M": [32, 64], "buffer": ["1 KiB", "64 KiB"]},
+        "columns": {"latency": {"value": "latency_s", "dimension": "s"}, "area": {"value": "area_mm2"}},
+        "objectives": ["latency", "area"],
+        "front": {"by": "M"},
+    }
+    planned = plan(Sweep.parse(spec))
+    monkeypatch.chdir(tmp_path)
+    with Store.create(tmp_path, planned.about(), planned.study.varying, tuple(planned.study.columns)) as store:
+        run(planned, store, InProcess(planned.study))
+        page = render_report(store)
+    script = """
+      const line = document.querySelectorAll("#best tbody tr")[1];
+      line.click();
+      document.body.dataset.latency = data.columns.latency.values[+line.dataset.row];
+      document.body.dataset.groups = data.groups.map(g => g.values.join()).join(" ");
+    """
+    dom = opened(chromium, tmp_path, page, script)
+    assert 'data-groups="M,32 M,64"' in dom and "Pareto fronts" in dom
+    shown = re.search(r'data-latency="([\d.e+-]+)"', dom)
+    commands = [shlex.split(line) for line in text_of(dom, "command").splitlines()]
+    assert [words[:2] for words in commands] == [["einsight", "report"], ["einsight", "simulate"]]
+    assert main(commands[0][1:]) == 0
+    capsys.readouterr()
+    assert main([*commands[1][1:], "--json"]) == 0
+    rerun = re.search(r'"latency_s": ([\d.e+-]+)', capsys.readouterr().out)
+    assert rerun and shown
+    assert float(rerun[1]) == pytest.approx(float(shown[1]), rel=1e-6)
