@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einsum.errors import SpecError
-from mappings.masked import Mask
+from mappings.mask import Band, Mask
 from mappings.tiles import Loop
 
 Coordinates = NDArray[np.int64]
@@ -65,6 +65,14 @@ class GridBlocks:
         return key
 
 
+def _only_band(mask: Mask) -> Band:
+    if len(mask.bands) != 1:
+        raise SpecError(
+            f"the mask keeps {len(mask.bands)} bands of '{mask.column}'; a thread block walks over one"
+        )
+    return mask.bands[0]
+
+
 @dataclass(frozen=True)
 class Walk:
     """The chunks of a column rank that the blocks visit under a mask: those that keep a point for a row of the block.
@@ -83,13 +91,14 @@ class Walk:
     @classmethod
     def of(cls, blocks: GridBlocks, mask: Mask, chunk: int, extent: int) -> Walk:
         """The walk of each block over the mask's columns; its rows are those that the block has."""
+        band = _only_band(mask)
         first = np.broadcast_to(blocks.start[mask.row], (blocks.count,))
         last = first + blocks.size[mask.row] - 1
         chunks = -(-extent // chunk)
-        begin, end = mask.low[first] // chunk, -(-mask.high[last] // chunk)
+        begin, end = band.low[first] // chunk, -(-band.high[last] // chunk)
         end = np.maximum(end, begin)
-        outer = np.where(mask.high[first] >= extent, chunks, mask.high[first] // chunk)
-        inner = np.clip(-(-mask.low[last] // chunk), begin, end)
+        outer = np.where(band.high[first] >= extent, chunks, band.high[first] // chunk)
+        inner = np.clip(-(-band.low[last] // chunk), begin, end)
         return cls(mask.column, chunk, extent, begin, inner, np.clip(outer, inner, end), end)
 
     def parts(self) -> list[tuple[Coordinates, Coordinates, bool]]:

@@ -19,7 +19,7 @@ from mappings.gpu.block_parts import BlockPart, BlockParts, Transfer
 from mappings.gpu.block_steps import BlockSteps
 from mappings.gpu.grid_blocks import GridBlocks, Walk
 from mappings.gpu.kernel import ZERO, GridLaunch, GridLoop, GridStep
-from mappings.masked import Mask
+from mappings.mask import Mask
 from mappings.movement import count_chunks
 from mappings.nest import Block, Hold, Part, Pause, PhaseNest
 from mappings.operands import Homes

@@ -21,7 +21,7 @@ from mappings.gpu.kernel import GridLaunch
 from mappings.gpu.lowering import lower_launches
 from mappings.gpu.nest_launch import NestLaunch
 from mappings.lowering import base_extents, bound, word_bytes
-from mappings.masked import Mask
+from mappings.mask import Mask
 from mappings.program import TileProgram
 from mappings.schema import Branch, Grid, Node, Select
 
