@@ -16,7 +16,7 @@ from einsight.output import print_json, say_written
     "--export", "exports", type=FILE, multiple=True, metavar="FILE", help="Also write all points as .csv or .parquet."
 )
 @click.option(
-    "--mapping",
+    "--found",
     "mappings",
     type=(click.IntRange(0), FILE),
     multiple=True,

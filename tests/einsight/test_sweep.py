@@ -146,16 +146,14 @@ def test_a_point_is_mapped_and_its_mapping_runs_again(run: Run, tmp_path: Path) 
         settings = [word for name in ("K", "N", "M", "buffer") for word in ("--set", f"{name}={row[name]}")]
         models = ["--cascade", "matmul", "--architecture", "fusemax", *settings]
         stored, found = tmp_path / "stored.yaml", tmp_path / "found.yaml"
-        assert run("report", out, "--mapping", str(row["point"]), stored, "--json").document["mappings"] == [
-            str(stored)
-        ]
+        assert run("report", out, "--found", str(row["point"]), stored, "--json").document["mappings"] == [str(stored)]
         assert run("map", *models, "--objective", "latency", "--out", found).code == 0
         assert stored.read_text(encoding="utf-8") == found.read_text(encoding="utf-8")
         again = run("simulate", *models, "--mapping", stored, "--json").document
         assert again["latency_s"] == pytest.approx(row["latency"], rel=1e-12)
     text = run("sweep", spec, "--out", out).out
     assert "Pareto front for latency, one for each M: 2 points" in text
-    failed = run("report", out, "--mapping", "0", tmp_path / "none.yaml", "--out", tmp_path / "page.html")
+    failed = run("report", out, "--found", "0", tmp_path / "none.yaml", "--out", tmp_path / "page.html")
     assert failed.code == 2 and "it failed: no mapping of cascade 'matmul' fits" in failed.err
     assert not (tmp_path / "none.yaml").exists() and not (tmp_path / "page.html").exists()
 
@@ -163,7 +161,7 @@ def test_a_point_is_mapped_and_its_mapping_runs_again(run: Run, tmp_path: Path) 
 def test_all_files_of_a_report_are_checked_before_one_is_written(run: Run, spec: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("sweep", spec, "--out", out)
-    for words in (["--export", "points.xlsx"], ["--mapping", "0", "found.txt"], ["--mapping", "0", "found.yaml"]):
+    for words in (["--export", "points.xlsx"], ["--found", "0", "found.txt"], ["--found", "0", "found.yaml"]):
         ran = run("report", out, *words, "--export", tmp_path / "points.csv")
         assert ran.code == 2 and not (out / "report.html").exists() and not (tmp_path / "points.csv").exists()
 
