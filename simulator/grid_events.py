@@ -134,7 +134,7 @@ def _groups(stream: Stream) -> Iterator[list[_Slot]]:
             ]
         for slot, step in zip(groups[form], steps, strict=True):
             slot.busy[0, kind] = np.asarray(step.busy_s)[0, kind]
-            slot.latency[0, kind] = float(np.max(step.latency_s))
+            slot.latency[0, kind] = max(0.0, float(np.max(step.latency_s)))  # what overlaps is told apart by the steps
             slot.original[kind] = step
     yield from groups.values()
 
