@@ -198,3 +198,18 @@ def test_the_example_of_array_sizes_trades_time_for_area(run: Run, tmp_path: Pat
 def test_the_example_of_a_million_points_is_one(run: Run) -> None:
     forecast = run("sweep", EXAMPLES / "million-points.yaml", "--dry-run", "--json").document
     assert forecast["points"] == forecast["space"] == 1_000_000
+
+
+def test_a_sweep_of_thread_blocks_gives_what_single_simulations_give(run: Run, tmp_path: Path) -> None:
+    """A cascade and a nest of one's own on a GPU: no point programs; four points need more registers than there are."""
+    folder = EXAMPLES / "sigmoid-attention"
+    text = (folder / "sweep.yaml").read_text(encoding="utf-8").replace(" cascade.yaml", f" {folder}/cascade.yaml")
+    text = text.replace("mapping: mapping.yaml", f"mapping: {folder}/mapping.yaml").replace("8192", "1024")
+    (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+    found = run("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out", "--json").document
+    assert (found["points"], found["failed"]) == (32, 4)
+    best = found["front"][0]
+    tile = [f"--set={name}={best[name]}" for name in ("block_m", "block_n", "warps", "stages", "pipelined")]
+    sizes = [f"--set={size}" for size in ("B=1", "H=32", "P=1024", "M=1024", "E=128", "F=128")]
+    options = ["--cascade", folder / "cascade.yaml", "--mapping", folder / "mapping.yaml", *sizes, *tile, "--json"]
+    assert run("simulate", *options).document["latency_s"] == pytest.approx(best["latency"])
