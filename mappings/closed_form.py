@@ -49,9 +49,16 @@ class Frame:
     """
 
     def __init__(
-        self, problem: Problem, run: Run, order: tuple[str, ...], grain: Mapping[str, int], space: Space
+        self,
+        problem: Problem,
+        run: Run,
+        order: tuple[str, ...],
+        grain: Mapping[str, int],
+        space: Space,
+        levels: int = 1,
     ) -> None:
-        self.problem, self.run, self.space = problem, run, space
+        """`levels`: in how many memories tiles may lie."""
+        self.problem, self.run, self.space, self.levels = problem, run, space, levels
         self.order = (*run.batch, *order)
         self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
         single = [r for r in run.batch if space.sizes is None or r in problem.universal]
