@@ -99,7 +99,7 @@ class Candidates:
             assert step is not None
             parts.insert(0, step[1])
             at = step[0]
-        return self._candidate(parts, "sequence", 1, exact, overlapped=False)
+        return self._candidate(parts, "sequence", exact, overlapped=False)
 
     def run(self, start: int, end: int) -> Run | None:
         """The run of the leaves from `start` to before `end`."""
@@ -135,7 +135,6 @@ class Candidates:
         self,
         parts: Sequence[RunSchedule],
         arrangement: Arrangement,
-        buffers: int,
         exact: bool,
         overlapped: bool,
     ) -> Candidate:
@@ -148,7 +147,7 @@ class Candidates:
         chosen = self._bound(parts, overlapped)
         names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
         return Candidate(
-            write=partial(self._nest, parts, buffers, branch, skipped, chosen),
+            write=partial(self._nest, parts, branch, skipped, chosen),
             variables=self.variables,
             moved_bytes=sum(part.moved_bytes for part in parts),
             exact=exact,
@@ -160,7 +159,6 @@ class Candidates:
     def _nest(
         self,
         parts: Sequence[RunSchedule],
-        buffers: int,
         branch: Arrangement,
         skipped: int,
         chosen: Sequence[Sequence[Binding]],
@@ -171,8 +169,8 @@ class Candidates:
         for part, own in zip(parts, chosen, strict=True):
             if not skipped:
                 loaded = set()
-            inner = [self._inner(part, place, buffers, loaded) for place in range(len(part.run.leaves))]
-            writer = RunWriter(part, buffers, branch, inner, self._partition_chunks)
+            inner = [self._inner(part, place, loaded) for place in range(len(part.run.leaves))]
+            writer = RunWriter(part, branch, inner, self._partition_chunks)
             bodies.append(writer.nodes(own, self.issue, skipped))
         nest: list[Any] = []
         crossing = self._crossing(parts)
@@ -267,7 +265,7 @@ class Candidates:
     # Further levels
 
     def _inner(
-        self, part: RunSchedule, place: int, buffers: int, loaded: set[str]
+        self, part: RunSchedule, place: int, loaded: set[str]
     ) -> tuple[str, LeafSchedule] | None:
         """How a leaf moves tiles between its run's level and the next one in; each leaf has its share of that level.
 
@@ -285,7 +283,8 @@ class Candidates:
         leaf = part.run.leaves[place]
         share = 1.0 / max(len(self.leaves), 1)
         capacity = float(self.problem.machine.memories[inner].capacity_bytes) * share
-        space = Space(sizes=self._sizes, buffers=buffers)
+        copies = [spot.buffers for _, chain in part.chains for spot in chain]
+        space = Space(sizes=self._sizes, buffers=max(copies, default=1))
         tile = self.problem.within(sizes)
         run = tile.alone(leaf)
         again = {rank for rank in leaf.ranks if tile.coordinates(rank) > 1}
@@ -346,11 +345,11 @@ class Candidates:
         whole = [self.schedule(start, end, levels, 1.0, space, tag) for start, end in pairs]
         if all(part is not None for part in whole):
             parts = [part for part in whole if part is not None]
-            yield self._candidate(parts, "sequence", buffers, False, overlapped=True)
+            yield self._candidate(parts, "sequence", False, overlapped=True)
             if len(parts) > 1 and self._common_loops(parts):
                 beside = self._beside(pairs, levels, space, tag)
                 if beside is not None and not self._twice_loaded(beside):
-                    yield self._candidate(beside, "pipeline", buffers, False, overlapped=True)
+                    yield self._candidate(beside, "pipeline", False, overlapped=True)
 
     def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
         """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
@@ -409,7 +408,7 @@ class Candidates:
 
 def _used(parts: Sequence[RunSchedule]) -> list[str]:
     """The memories that tiles lie in."""
-    spots = [(part, spot) for part in parts for spot in (*part.held.values(), *part.inside)]
-    spots += [(part, spot) for part in parts for leaf in part.leaves for spot in leaf.held.values()]
+    spots = [(part, spot) for part in parts for _, chain in part.chains for spot in chain]
+    spots += [(part, spot) for part in parts for spot in part.inside]
     spots.sort(key=lambda entry: entry[1].level)
     return list(dict.fromkeys(part.levels[spot.level] for part, spot in spots))

@@ -30,10 +30,15 @@ class Placement:
 
 
 class Spot(NamedTuple):
-    """Where a tile lies: the number of a memory on chip, and the loops around it."""
+    """Where a tile lies: the number of a memory on chip, the loops around it, and its copies there."""
 
     level: int
     depth: int
+    buffers: int = 1
+
+
+Chain = tuple[Spot, ...]
+"""The tiles of a tensor on its way from the outermost memory to a leaf, the largest first."""
 
 
 def placements(moved: Sequence[Sequence[bool]], idle: Sequence[bool] | None = None) -> list[Placement]:

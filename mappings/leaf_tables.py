@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.closed_form import Frame, orders_of, ranks_of, thinned
-from mappings.dominance import Placement, Spot, placements, undominated
+from mappings.dominance import Chain, Placement, Spot, placements, undominated
 from mappings.fronts import MOST_CELLS
 from mappings.mapspace import Leaf, Use
 from mappings.program import Array
@@ -26,7 +26,7 @@ class LeafSchedule:
     """Loops of one leaf below the shared ones (rank, chunk), and where below the whole path tensors are held."""
 
     loops: tuple[tuple[str, int], ...]
-    held: Mapping[str, Spot]
+    held: Mapping[str, Chain]
 
 
 class LeafTable:
@@ -95,9 +95,10 @@ class LeafTable:
         sizes = {rank: int(self.chunks[rank][0, column]) for rank in order}
         return LeafSchedule(tuple((rank, sizes[rank]) for rank in order), self._held(spots, self.levels[choice]))
 
-    def _held(self, spots: Sequence[Placement], levels: Sequence[int]) -> dict[str, Spot]:
+    def _held(self, spots: Sequence[Placement], levels: Sequence[int]) -> dict[str, Chain]:
+        copies = self.frame.space.buffers
         placed = zip(self.uses, spots, levels, strict=True)
-        return {use.tensor: Spot(level, spot.depth) for use, spot, level in placed}
+        return {use.tensor: (Spot(at, spot.depth, copies if spot.depth else 1),) for use, spot, at in placed}
 
     def best(self, room_left: Array, limit: float) -> tuple[LeafSchedule, float, Array] | None:
         """The way with the least traffic, where no shared loop has a choice; None if none moves less than `limit`.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mappings.binding import Binding, Issue
+from mappings.dominance import Spot
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf
 from mappings.schedules import RunSchedule
@@ -20,13 +21,12 @@ class RunWriter:
     def __init__(
         self,
         schedule: RunSchedule,
-        buffers: int,
         branch: Branch,
         inner: Sequence[tuple[str, LeafSchedule] | None],
         outer: Mapping[str, int],
     ) -> None:
         """`outer`: outer rank of a partition -> coordinates of one chunk, since its loops count chunks."""
-        self.schedule, self.buffers, self.branch = schedule, buffers, branch
+        self.schedule, self.branch = schedule, branch
         self.inner, self.outer = inner, outer
 
     def nodes(self, bound: Sequence[Binding], issue: Issue, skipped: int = 0) -> Nodes:
@@ -45,20 +45,16 @@ class RunWriter:
         children = [leaf if len(leaf) > 1 else leaf[0] for leaf in leaves]
         return [*_merged(nodes), {self.branch: children}]
 
-    def _kept_at(self, depth: int) -> list[tuple[int, str, dict[str, Any]]]:
-        """(memory, tensor, options) of what lies at a depth of the shared loops."""
+    def _kept_at(self, depth: int) -> list[_Kept]:
+        """What lies at a depth of the shared loops."""
         schedule = self.schedule
-        options = {"buffers": self.buffers} if self.buffers > 1 and depth else {}
         held = list(schedule.held.items())
         if depth <= len(schedule.loops):
             held += [entry for leaf in schedule.leaves for entry in leaf.held.items() if not self._apart(entry[0])]
-        kept: dict[str, tuple[int, str, dict[str, Any]]] = {
-            tensor: (spot.level, tensor, dict(options)) for tensor, spot in held if spot.depth == depth
-        }
+        kept = {(tensor, spot): _kept(tensor, spot) for tensor, chain in held for spot in chain if spot.depth == depth}
         for group, spot in zip(schedule.run.inside, schedule.inside, strict=True):
             if spot.depth == depth:
-                together: dict[str, Any] = {"tensors": list(group.tensors)} if len(group.tensors) > 1 else {}
-                kept[group.tensors[-1]] = (spot.level, group.tensors[-1], together)
+                kept[group.tensors[-1], spot] = _kept(group.tensors[-1], spot, group.tensors)
         return list(kept.values())
 
     def _apart(self, tensor: str) -> bool:
@@ -69,22 +65,23 @@ class RunWriter:
         schedule = self.schedule
         own = schedule.leaves[place]
         start = len(schedule.loops)
-        options = {"buffers": self.buffers} if self.buffers > 1 else {}
-        nodes = self._loops(own, start, schedule.levels, options)
+        nodes = self._loops(own, start, schedule.levels)
         inner = self.inner[place]
         if inner is not None:
             level, below = inner
-            nodes += _keeps((level,), [(0, tensor, {}) for tensor, spot in below.held.items() if spot.depth == 0])
-            nodes += self._loops(below, 0, (level,), options)
+            top = [_kept(tensor, spot) for tensor, chain in below.held.items() for spot in chain if spot.depth == 0]
+            nodes += _keeps((level,), top)
+            nodes += self._loops(below, 0, (level,))
         return [*nodes, self._compute(schedule.run.leaves[place], binding, issue)]
 
-    def _loops(self, own: LeafSchedule, start: int, levels: Sequence[str], options: Mapping[str, Any]) -> Nodes:
+    def _loops(self, own: LeafSchedule, start: int, levels: Sequence[str]) -> Nodes:
         nodes: Nodes = []
         for depth, (rank, chunk) in enumerate(own.loops, start=start + 1):
             nodes.append({"for": {rank: self._chunk(rank, chunk)}})
             kept = [
-                (spot.level, tensor, dict(options))
-                for tensor, spot in own.held.items()
+                _kept(tensor, spot)
+                for tensor, chain in own.held.items()
+                for spot in chain
                 if spot.depth == depth and not self._apart(tensor)
             ]
             nodes += _keeps(levels, kept)
@@ -103,8 +100,17 @@ class RunWriter:
         return node
 
 
-def _keeps(levels: Sequence[str], kept: Sequence[tuple[int, str, dict[str, Any]]]) -> Nodes:
-    """The node that holds tensors, (memory, tensor, options), in their memories; none without any."""
+_Kept = tuple[int, str, dict[str, Any]]
+"""Memory, name and options of what is held."""
+
+
+def _kept(name: str, spot: Spot, tensors: Sequence[str] = ()) -> _Kept:
+    options: dict[str, Any] = {"tensors": list(tensors)} if len(tensors) > 1 else {}
+    return spot.level, name, {**options, "buffers": spot.buffers} if spot.buffers > 1 else options
+
+
+def _keeps(levels: Sequence[str], kept: Sequence[_Kept]) -> Nodes:
+    """The node that holds tensors in their memories; none without any."""
     entries: dict[str, Any] = {}
     for number, level in enumerate(levels):
         own = {tensor: options for at, tensor, options in kept if at == number}

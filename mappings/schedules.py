@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.closed_form import MOST_ORDERS, Frame, Space, orders_of
-from mappings.dominance import Placement, Spot, placements, steady_depth
+from mappings.dominance import Chain, Spot, placements, steady_depth
 from mappings.fronts import MOST_CELLS, all_joined
 from mappings.leaf_tables import LeafSchedule, LeafTable
 from mappings.mapspace import Problem, Run, Use
@@ -41,20 +41,25 @@ class RunSchedule:
     room_bytes: tuple[float, ...]
     loops: tuple[tuple[str, int], ...]
     grain: tuple[tuple[str, int], ...]
-    held: Mapping[str, Spot]
+    held: Mapping[str, Chain]
     inside: tuple[Spot, ...]
     leaves: tuple[LeafSchedule, ...]
     exact: bool
 
 
+    @property
+    def chains(self) -> list[tuple[str, Chain]]:
+        """What is held for the outside, with where: for several leaves, then leaf by leaf."""
+        return [entry for held in (self.held, *(leaf.held for leaf in self.leaves)) for entry in held.items()]
+
     def among(self, levels: tuple[str, ...]) -> RunSchedule:
         """The same schedule where more memories could be used."""
 
         def moved(spot: Spot) -> Spot:
-            return Spot(levels.index(self.levels[spot.level]), spot.depth)
+            return spot._replace(level=levels.index(self.levels[spot.level]))
 
-        def all_moved(held: Mapping[str, Spot]) -> dict[str, Spot]:
-            return {tensor: moved(spot) for tensor, spot in held.items()}
+        def all_moved(held: Mapping[str, Chain]) -> dict[str, Chain]:
+            return {tensor: tuple(map(moved, chain)) for tensor, chain in held.items()}
 
         rooms = dict(zip(self.levels, self.room_bytes, strict=True))
         return replace(
@@ -121,7 +126,7 @@ class _Search(Frame):
     def best(self, capacity: Array, limit: float) -> RunSchedule | None:
         """The best schedule of this order that moves fewer bytes than `limit`; `capacity`: bytes of each memory."""
         inside = [
-            _Spread([None], np.broadcast_to(room, (self.rows, 1)), np.zeros((self.rows, 1)), self.levels)
+            _Spread([Spot(0, 0)], np.broadcast_to(room, (self.rows, 1)), np.zeros((self.rows, 1)), self.levels)
             for room in self._inside_room()
         ]
         best: RunSchedule | None = None
@@ -172,9 +177,10 @@ class _Search(Frame):
         spreads = {}
         for tensor in sorted(self.run.several):
             use = self._joint(tensor)
-            spots = placements(self.faces(use, self.order), self._idle(tensor))
-            rooms = [self.placed_room(use, spot, self.order, self.chunks) for spot in spots]
-            moved = [self.placed_moved(use, spot, self.order, self.chunks) for spot in spots]
+            places = placements(self.faces(use, self.order), self._idle(tensor))
+            rooms = [self.placed_room(use, spot, self.order, self.chunks) for spot in places]
+            moved = [self.placed_moved(use, spot, self.order, self.chunks) for spot in places]
+            spots = [Spot(0, spot.depth, self.space.buffers if spot.depth else 1) for spot in places]
             spreads[tensor] = _Spread(spots, self._columns(rooms), self._columns(moved), self.levels)
         apart = [False] if self.grain else [False, True]
         for streams in product(apart, repeat=len(spreads)):
@@ -230,8 +236,8 @@ class _Search(Frame):
         leaves = [table.schedule(way, self._row(best[2])) for table, way in chosen if isinstance(table, LeafTable)]
         return self._schedule(
             best[:3],
-            dict(zip(held, spots[len(inside) :], strict=True)),
-            [level for level, _ in spots[: len(inside)]],
+            {tensor: (spot,) for tensor, spot in zip(held, spots[len(inside) :], strict=True)},
+            [spot.level for spot in spots[: len(inside)]],
             dict(zip((place for place, _ in busy), leaves, strict=True)),
         )
 
@@ -256,7 +262,7 @@ class _Search(Frame):
     def _schedule(
         self,
         found: tuple[float, tuple[float, ...], int],
-        held: Mapping[str, Spot],
+        held: Mapping[str, Chain],
         inside: Sequence[int],
         leaves: Mapping[int, LeafSchedule],
     ) -> RunSchedule:
@@ -281,11 +287,11 @@ class _Search(Frame):
 class _Spread:
     """Ways to hold one allocation, each in any of the memories: a way's number is (place, memory).
 
-    places       where in the loops; one None for a value of the run, which has only one place
+    spots        the places in the loops
     room, moved  (rows, places) bytes
     """
 
-    places: Sequence[Placement | None]
+    spots: Sequence[Spot]
     room: Array
     moved: Array
     levels: int
@@ -293,7 +299,7 @@ class _Spread:
     @property
     def width(self) -> int:
         """Number of ways."""
-        return len(self.places) * self.levels
+        return len(self.spots) * self.levels
 
     def evaluated(self, rows: NDArray[np.intp], room_left: Array) -> tuple[Array, Array]:
         """Bytes, (rows, ways), and room, (memories, rows, ways), in some rows."""
@@ -304,8 +310,7 @@ class _Spread:
     def spot(self, way: int) -> Spot:
         """The way of a number."""
         number, level = divmod(way, self.levels)
-        place = self.places[number]
-        return Spot(level, 0 if place is None else place.depth)
+        return self.spots[number]._replace(level=level)
 
 
 def part_tiles(problem: Problem, part: RunSchedule) -> float:
