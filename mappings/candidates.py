@@ -64,8 +64,8 @@ class Candidates:
     def _spaces(self) -> list[tuple[Space, str]]:
         if self._width == 1:
             return [(Space(), "all")]
-        wide = Space(sizes=self._sizes, grain=self._grain)
-        return [(wide, "wide"), (replace(wide, sizes=self._fine_sizes), "fine"), (Space(), "all")]
+        wide = Space(sizes=self._sizes, grain=self.grain)
+        return [(wide, "wide"), (replace(wide, sizes=self.fine_sizes), "fine"), (Space(), "all")]
 
     def _least_in(self, space: Space, tag: str) -> Iterator[Candidate]:
         """With all tiles of a run in one memory, and with each tile in any of them."""
@@ -99,7 +99,7 @@ class Candidates:
             assert step is not None
             parts.insert(0, step[1])
             at = step[0]
-        return self._candidate(parts, "sequence", exact, overlapped=False)
+        return self.candidate(parts, "sequence", exact, overlapped=False)
 
     def run(self, start: int, end: int) -> Run | None:
         """The run of the leaves from `start` to before `end`."""
@@ -131,7 +131,7 @@ class Candidates:
 
     # Whole mappings
 
-    def _candidate(
+    def candidate(
         self,
         parts: Sequence[RunSchedule],
         arrangement: Arrangement,
@@ -303,14 +303,14 @@ class Candidates:
         """Mappings for time and energy, with estimates of their time: every cut on every level, in several ways."""
         found: dict[tuple[Any, ...], Candidate] = {}
         for level in self.levels:
-            for cut in self._cuts():
+            for cut in self.cuts():
                 for buffers, fine in ((2, False), (2, True), (1, False), (1, True)):
                     for candidate in self._arranged(cut, (level,), buffers, fine):
                         key = candidate.description, candidate.moved_bytes, candidate.estimate_s
                         found.setdefault(key, candidate)
         return list(found.values())
 
-    def _cuts(self) -> list[Cut]:
+    def cuts(self) -> list[Cut]:
         """Ways to cut the cascade into runs: all, or, when there are too many, those with few runs or single leaves."""
         count = len(self.leaves)
         legal = {
@@ -339,17 +339,17 @@ class Candidates:
 
     def _arranged(self, cut: Cut, levels: tuple[str, ...], buffers: int, fine: bool) -> Iterator[Candidate]:
         """A cut's runs one after another, and, where they have loops in common, all beside each other."""
-        space = Space(sizes=self._fine_sizes if fine else self._sizes, grain=self._grain, buffers=buffers)
+        space = Space(sizes=self.fine_sizes if fine else self._sizes, grain=self.grain, buffers=buffers)
         tag = "fine" if fine else "wide"
         pairs = list(pairwise(cut))
         whole = [self.schedule(start, end, levels, 1.0, space, tag) for start, end in pairs]
         if all(part is not None for part in whole):
             parts = [part for part in whole if part is not None]
-            yield self._candidate(parts, "sequence", False, overlapped=True)
+            yield self.candidate(parts, "sequence", False, overlapped=True)
             if len(parts) > 1 and self._common_loops(parts):
                 beside = self._beside(pairs, levels, space, tag)
                 if beside is not None and not self._twice_loaded(beside):
-                    yield self._candidate(beside, "pipeline", False, overlapped=True)
+                    yield self.candidate(beside, "pipeline", False, overlapped=True)
 
     def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
         """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
@@ -390,7 +390,7 @@ class Candidates:
         )
 
     @cached_property
-    def _grain(self) -> dict[str, int]:
+    def grain(self) -> dict[str, int]:
         return {rank: self._width for leaf in self.leaves for rank in leaf.ranks}
 
     def _sizes(self, rank: str, extent: int, shared: bool = False) -> list[int]:
@@ -398,7 +398,7 @@ class Candidates:
         width = self._width
         return sorted({min(extent, width * times) for times in breakpoints(-(-extent // width))} | {extent})
 
-    def _fine_sizes(self, rank: str, extent: int, shared: bool) -> list[int]:
+    def fine_sizes(self, rank: str, extent: int, shared: bool) -> list[int]:
         """Those, and for loops around several leaves powers of two below."""
         if not shared:
             return self._sizes(rank, extent)

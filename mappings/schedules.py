@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.closed_form import MOST_ORDERS, Frame, Space, orders_of
-from mappings.dominance import Chain, Spot, placements, steady_depth
+from mappings.dominance import Chain, Spot, placements
 from mappings.fronts import MOST_CELLS, all_joined
 from mappings.leaf_tables import LeafSchedule, LeafTable
-from mappings.mapspace import Problem, Run, Use
+from mappings.mapspace import Problem, Run
 from mappings.program import Array
 
 
@@ -89,7 +89,7 @@ def best_schedule(
     capacity = np.array(list(capacity_bytes.values()), dtype=float)
     exact = True
     for order in orders_of(run.shared):
-        for grain in _grains(run, space):
+        for grain in grains(run, space):
             frame = _Search(problem, run, order, grain, space, levels)
             found = frame.best(capacity, np.inf if best is None else best.moved_bytes)
             exact &= frame.exact
@@ -100,7 +100,7 @@ def best_schedule(
     return replace(best, exact=exact and factorial(len(run.shared)) <= MOST_ORDERS)
 
 
-def _grains(run: Run, space: Space) -> list[dict[str, int]]:
+def grains(run: Run, space: Space) -> list[dict[str, int]]:
     """No inner shared loops, or inner loops over the shared ranks that have a coordinate of their own."""
     if len(run.leaves) == 1 or not run.inside:
         return [{}]
@@ -127,7 +127,7 @@ class _Search(Frame):
         """The best schedule of this order that moves fewer bytes than `limit`; `capacity`: bytes of each memory."""
         inside = [
             _Spread([Spot(0, 0)], np.broadcast_to(room, (self.rows, 1)), np.zeros((self.rows, 1)), self.levels)
-            for room in self._inside_room()
+            for room in self.inside_rooms()
         ]
         best: RunSchedule | None = None
         for held in self._shared_holdings():
@@ -136,48 +136,12 @@ class _Search(Frame):
                 best, limit = found, found.moved_bytes
         return best
 
-    def _written_bytes(self) -> float:
-        """Bytes of what stays in the run and is written outside as well."""
-        ranks = self.problem.ranks
-        return sum(
-            float(np.prod(ranks.words(self.problem.shape(t), self.problem.extents)) * self.problem.bytes[t])
-            for group in self.run.inside
-            for t in group.stored
-        )
-
-    def inside_depths(self) -> tuple[int, ...]:
-        """How many shared loops, the inner ones included, enclose each allocation of the run."""
-        loops = (*self.order, *self.grain)
-        depths = []
-        for group in self.run.inside:
-            latest = self.problem.ranks.iterative(group.tensors[0])
-            cut = [
-                moved and rank not in latest
-                for rank, moved in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
-            ]
-            depths.append(steady_depth(cut))
-        return tuple(depths)
-
-    def _inside_room(self) -> Iterator[Array]:
-        loops = (*self.order, *self.grain)
-        for group, depth in zip(self.run.inside, self.inside_depths(), strict=True):
-            chunks = dict(self.chunks)
-            for place, rank in enumerate(loops[:depth]):
-                if place >= len(self.order):
-                    chunks[rank] = np.minimum(chunks[rank], self.grain[rank])
-            cuts = [
-                rank
-                for rank, cut in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
-                if cut
-            ]
-            yield self.room(group.tensors, [rank for rank in cuts if rank in loops[:depth]], chunks)
-
     def _shared_holdings(self) -> Iterator[dict[str, _Spread]]:
         """For tensors that several leaves read: one tile for all of them in the shared loops, or each streams."""
         spreads = {}
         for tensor in sorted(self.run.several):
-            use = self._joint(tensor)
-            places = placements(self.faces(use, self.order), self._idle(tensor))
+            use = self.joint(tensor)
+            places = placements(self.faces(use, self.order), self.idle(tensor))
             rooms = [self.placed_room(use, spot, self.order, self.chunks) for spot in places]
             moved = [self.placed_moved(use, spot, self.order, self.chunks) for spot in places]
             spots = [Spot(0, spot.depth, self.space.buffers if spot.depth else 1) for spot in places]
@@ -188,17 +152,6 @@ class _Search(Frame):
 
     def _columns(self, values: Sequence[Array]) -> Array:
         return np.concatenate([np.broadcast_to(value, (self.rows, 1)) for value in values], axis=1)
-
-    def _joint(self, tensor: str) -> Use:
-        """The use of a tensor by all of its readers."""
-        found = [use for uses in self.run.uses for use in uses if use.tensor == tensor]
-        return Use(tensor, False, tuple(dict.fromkeys(shape for use in found for shape in use.shapes)))
-
-    def _idle(self, tensor: str) -> list[bool]:
-        """Shared loops that none of a tensor's readers iterates."""
-        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True)
-                   if any(use.tensor == tensor for use in uses)]  # fmt: skip
-        return [all(rank not in leaf.ranks for leaf in readers) for rank in self.order]
 
     def _best_of(
         self, inside: Sequence[_Spread], held: Mapping[str, _Spread], capacity: Array, limit: float
@@ -212,7 +165,7 @@ class _Search(Frame):
         if not all(table.options for _, table in busy):
             return None
         spread = [*inside, *held.values()]
-        left = limit - self._written_bytes()
+        left = limit - self.written_bytes()
         if len(busy) == 1 and self.rows == 1 and not spread:
             return self._single(busy[0], capacity, left)
         tables: list[_Spread | LeafTable] = [*spread, *(table for _, table in busy)]
@@ -233,7 +186,7 @@ class _Search(Frame):
             return None
         chosen = list(zip(tables, best[3], strict=True))
         spots = [table.spot(way) for table, way in chosen if isinstance(table, _Spread)]
-        leaves = [table.schedule(way, self._row(best[2])) for table, way in chosen if isinstance(table, LeafTable)]
+        leaves = [table.schedule(way, self.row(best[2])) for table, way in chosen if isinstance(table, LeafTable)]
         return self._schedule(
             best[:3],
             {tensor: (spot,) for tensor, spot in zip(held, spots[len(inside) :], strict=True)},
@@ -256,9 +209,6 @@ class _Search(Frame):
         schedule, moved, room = found
         return self._schedule((moved, tuple(map(float, room)), 0), {}, [], {place: schedule})
 
-    def _row(self, row: int) -> dict[str, int]:
-        return {rank: int(chunk[row, 0]) for rank, chunk in self.chunks.items()}
-
     def _schedule(
         self,
         found: tuple[float, tuple[float, ...], int],
@@ -268,11 +218,11 @@ class _Search(Frame):
     ) -> RunSchedule:
         """The schedule of (bytes moved, room, row) with the memories of what stays `inside`."""
         moved, room, row = found
-        own = self._row(row)
+        own = self.row(row)
         return RunSchedule(
             run=self.run,
             levels=self.names,
-            moved_bytes=moved + self._written_bytes(),
+            moved_bytes=moved + self.written_bytes(),
             room_bytes=room,
             loops=tuple(own.items()),
             grain=tuple((rank, min(size, own[rank])) for rank, size in self.grain.items()),

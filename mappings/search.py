@@ -23,6 +23,7 @@ from einsum.expressions import resolve
 from mappings.binding import Issue
 from mappings.candidate import Candidate, shortlist
 from mappings.candidates import Candidates
+from mappings.combined import combined
 from mappings.mapping import Mapping as Plan
 from mappings.mapspace import Problem, breakpoints
 from workloads import Workload
@@ -128,7 +129,7 @@ def find(
         if masked:
             continue
         if objective != "dram":
-            found += candidates.arranged()
+            found += [*candidates.arranged(), *combined(candidates, objective)]
         elif found and found[-1].moved_bytes <= compulsory:
             break
     if not found:
