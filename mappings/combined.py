@@ -11,8 +11,8 @@ from mappings.closed_form import Space
 from mappings.schedules import RunSchedule
 from mappings.weighed import Weighed, weighed_schedules
 
-KEPT = 12
-MOST_ROWS = 2_000
+KEPT = 8
+MOST_ROWS = 256
 
 
 def combined(candidates: Candidates, objective: str) -> list[Candidate]:

@@ -9,10 +9,12 @@ from einsum.compiling import compiled
 
 
 @compiled
-def unbeaten(moved: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.bool_]:
+def unbeaten(moved: NDArray[np.float64], room: NDArray[np.float64], slack: float) -> NDArray[np.bool_]:
     """Which ways of each row no other way of the row beats; of equal ways the first stays.
 
-    moved  (rows, ways) ascending in each row, infinite at the end for ways that are out
+    With `slack` a way is also beaten by one that moves no more and takes, relatively, so little more room.
+
+    moved  (rows, ways) ascending in each row, infinite for ways that are out
     room   (levels, rows, ways); ways that move as much are ordered by it, level by level
     """
     levels, rows, ways = room.shape
@@ -22,13 +24,13 @@ def unbeaten(moved: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[n
         count = 0
         for way in range(ways):
             if not np.isfinite(moved[row, way]):
-                break
+                continue
             beaten = False
             for place in range(count - 1, -1, -1):
                 other = places[place]
                 beaten = True
                 for level in range(levels):
-                    if room[level, row, other] > room[level, row, way]:
+                    if room[level, row, other] > room[level, row, way] * (1.0 + slack):
                         beaten = False
                         break
                 if beaten:

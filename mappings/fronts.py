@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 MOST_CELLS = 1_000_000
+FIRST_SLACK, LAST_SLACK = 0.01, 2.0
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,11 @@ class Front:
     way: NDArray[np.int64]
 
 
-def front(moved: Floats, room: Floats) -> Front:
-    """The ways of each row, infinite ones left out, that no other way of the row beats in bytes and in all rooms."""
+def front(moved: Floats, room: Floats, most: int | None = None) -> Front:
+    """The ways of each row, infinite ones left out, that no other way of the row beats in bytes and in all rooms.
+
+    `most`: of a row with more ways, those go that take not much less room than another that moves no more.
+    """
     moved = np.broadcast_to(moved, room.shape[1:])
     keys = (*room[::-1], moved) if len(room) > 1 else (moved, room[0])
     order = np.lexsort(keys, axis=-1)
@@ -36,7 +40,10 @@ def front(moved: Floats, room: Floats) -> Front:
     if len(room) > 1:
         from mappings.front_engine import unbeaten
 
-        better = unbeaten(moved, room)
+        better, slack = unbeaten(moved, room, 0.0), FIRST_SLACK
+        while most is not None and slack < LAST_SLACK and better.sum(axis=1).max() > most:
+            better = unbeaten(np.where(better, moved, np.inf), room, slack)
+            slack *= 2
     else:
         best = np.minimum.accumulate(moved, axis=1)
         better = np.ones(moved.shape, dtype=bool)
@@ -54,7 +61,7 @@ def front(moved: Floats, room: Floats) -> Front:
     return packed
 
 
-def joined(first: Front, second: Front, room_left: Floats, moved_left: Floats) -> Front:
+def joined(first: Front, second: Front, room_left: Floats, moved_left: Floats, most: int | None = None) -> Front:
     """The front of running two groups of leaves, one way each; a way's number is first's place x width + second's.
 
     room_left   (levels, rows, 1): ways that take more are left out
@@ -70,7 +77,7 @@ def joined(first: Front, second: Front, room_left: Floats, moved_left: Floats) -
         moved = moved.reshape(moved.shape[0], -1)
         room = room.reshape(*room.shape[:2], -1)
         out = (moved >= moved_left[at]) | (room > room_left[:, at]).any(axis=0)
-        parts.append(front(np.where(out, np.inf, moved), np.where(out, np.inf, room)))
+        parts.append(front(np.where(out, np.inf, moved), np.where(out, np.inf, room), most))
     return parts[0] if len(parts) == 1 else _stacked(parts)
 
 
@@ -91,11 +98,12 @@ def _stacked(parts: Sequence[Front]) -> Front:
 
 @np.errstate(invalid="ignore")  # infinite ways less infinite ways
 def all_joined(
-    tables: Sequence[tuple[Floats, Floats]], room_left: Floats, moved_left: Floats
+    tables: Sequence[tuple[Floats, Floats]], room_left: Floats, moved_left: Floats, most: int | None = None
 ) -> tuple[Front, Callable[[int, int], list[int]]]:
     """One front of (moved, room) tables, one way of each, and a function that finds each table's way again.
 
     Ways that cannot end within `room_left`, (levels, rows, 1), or below `moved_left`, (rows, 1), are dropped early.
+    See `front` for `most`.
     """
     least_moved = [moved.min(axis=1, keepdims=True) for moved, _ in tables]
     least_room = [room.min(axis=2, keepdims=True) for _, room in tables]
@@ -104,12 +112,12 @@ def all_joined(
     fronts = []
     for (moved, room), least, smallest in zip(tables, least_moved, least_room, strict=True):
         out = ~(moved < moved_left + least) | (room > room_left + smallest).any(axis=0)
-        fronts.append(front(np.where(out, np.inf, moved), np.where(out, np.inf, room)))
+        fronts.append(front(np.where(out, np.inf, moved), np.where(out, np.inf, room), most))
     stages = [fronts[0]]
     moved_now, room_now = moved_left + least_moved[0], room_left + least_room[0]
     for place, following in enumerate(fronts[1:], start=1):
         moved_now, room_now = moved_now + least_moved[place], room_now + least_room[place]
-        stages.append(joined(stages[-1], following, room_now, moved_now))
+        stages.append(joined(stages[-1], following, room_now, moved_now, most))
 
     def trail(row: int, way: int) -> list[int]:
         found: list[int] = []

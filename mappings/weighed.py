@@ -29,8 +29,13 @@ from mappings.program import Array
 from mappings.schedules import RunSchedule, grains
 from mappings.traffic_costs import Bill, Path, Prices, Work
 
-MOST_CELLS = 32_768
+MOST_CELLS = 2_048
 """Chunk sizes of shared and own loops that are tried for one order of the loops."""
+FEW_CELLS = 128
+MOST_WAYS = 16
+"""With more chunk sizes, and where leaves are fused, about so many ways of each table are kept for each of them."""
+MOST_STREAMED = 1
+"""Tensors that several leaves read and that stream while others are held."""
 KEPT = 8
 
 
@@ -226,8 +231,9 @@ class _Weighing(Frame):
         first, *others = self._costs
         picked = [*others, *rooms]
         rows = tables[0].shape[1]
+        most = MOST_WAYS if rows > FEW_CELLS or len(self.run.leaves) > 1 else None
         left = np.broadcast_to(self._all_left(capacity)[picked][:, None, None], (len(picked), rows, 1))
-        whole, trail = all_joined([(t[first], t[picked]) for t in tables], left, np.full((rows, 1), np.inf))
+        whole, trail = all_joined([(t[first], t[picked]) for t in tables], left, np.full((rows, 1), np.inf), most)
         costs = np.zeros((tables[0].shape[0], *whole.moved.shape))
         costs[first], costs[picked] = whole.moved, whole.room
         return costs, trail
@@ -241,6 +247,8 @@ class _Weighing(Frame):
         shared = self._shared_tables()
         found: list[Weighed] = []
         for streams in product([False] if self.grain else [False, True], repeat=len(shared)):
+            if MOST_STREAMED < sum(streams) < len(streams):
+                continue
             held = {tensor: shared[tensor] for tensor, alone in zip(shared, streams, strict=True) if not alone}
             found += self._best_of(inside, held, capacity)
         return found
