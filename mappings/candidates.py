@@ -18,7 +18,7 @@ from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
-from mappings.schedules import RunSchedule, best_schedule, part_tiles
+from mappings.schedules import RunSchedule, best_schedule, common_loops, part_tiles
 
 Cut = tuple[int, ...]
 """Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
@@ -142,16 +142,17 @@ class Candidates:
 
         `overlapped`: the leaves of a run work on different tiles at the same time.
         """
-        skipped = self._common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
+        skipped = common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
         branch: Arrangement = "pipeline" if overlapped else "sequence"
         chosen = self._bound(parts, overlapped)
+        used = dict.fromkeys(level for part in parts for level in part.used)
         names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
         return Candidate(
             write=partial(self._nest, parts, branch, skipped, chosen),
             variables=self.variables,
             moved_bytes=sum(part.moved_bytes for part in parts),
             exact=exact,
-            description=f"Found by the mapper: {'; then '.join(names)}; tiles in {' and '.join(_used(parts))}",
+            description=f"Found by the mapper: {'; then '.join(names)}; tiles in {' and '.join(used)}",
             estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
             tiles=sum(part_tiles(self.problem, part) for part in parts),
         )
@@ -198,15 +199,6 @@ class Candidates:
             if tensor.kind == "intermediate"
             and any(place[reader.name] != place[name] for reader in cascade.consumers(name))
         ]
-
-    def _common_loops(self, parts: Sequence[RunSchedule]) -> int:
-        """How many outermost loops all runs have alike."""
-        count = 0
-        for loops in zip(*(part.loops[: len(part.run.batch)] for part in parts), strict=False):
-            if len(set(loops)) > 1:
-                break
-            count += 1
-        return count
 
     def _chunks(self, part: RunSchedule, place: int) -> dict[str, list[int]]:
         """Rank -> nested chunk sizes of the loops around a leaf; chunks of a partition count as one each."""
@@ -346,7 +338,7 @@ class Candidates:
         if all(part is not None for part in whole):
             parts = [part for part in whole if part is not None]
             yield self.candidate(parts, "sequence", False, overlapped=True)
-            if len(parts) > 1 and self._common_loops(parts):
+            if len(parts) > 1 and common_loops(parts):
                 beside = self._beside(pairs, levels, space, tag)
                 if beside is not None and not self._twice_loaded(beside):
                     yield self.candidate(beside, "pipeline", False, overlapped=True)
@@ -404,11 +396,3 @@ class Candidates:
             return self._sizes(rank, extent)
         small = [1 << power for power in range(self._width.bit_length()) if 1 << power < min(self._width, extent)]
         return sorted({*small, *self._sizes(rank, extent)})
-
-
-def _used(parts: Sequence[RunSchedule]) -> list[str]:
-    """The memories that tiles lie in."""
-    spots = [(part, spot) for part in parts for _, chain in part.chains for spot in chain]
-    spots += [(part, spot) for part in parts for spot in part.inside]
-    spots.sort(key=lambda entry: entry[1].level)
-    return list(dict.fromkeys(part.levels[spot.level] for part, spot in spots))

@@ -52,6 +52,12 @@ class RunSchedule:
         """What is held for the outside, with where: for several leaves, then leaf by leaf."""
         return [entry for held in (self.held, *(leaf.held for leaf in self.leaves)) for entry in held.items()]
 
+    @property
+    def used(self) -> list[str]:
+        """The memories that tiles lie in."""
+        spots = {spot.level for spot in (*self.inside, *(spot for _, chain in self.chains for spot in chain))}
+        return [self.levels[level] for level in sorted(spots)]
+
     def among(self, levels: tuple[str, ...]) -> RunSchedule:
         """The same schedule where more memories could be used."""
 
@@ -261,6 +267,16 @@ class _Spread:
         """The way of a number."""
         number, level = divmod(way, self.levels)
         return self.spots[number]._replace(level=level)
+
+
+def common_loops(parts: Sequence[RunSchedule]) -> int:
+    """How many outermost loops all runs have alike."""
+    count = 0
+    for loops in zip(*(part.loops[: len(part.run.batch)] for part in parts), strict=False):
+        if len(set(loops)) > 1:
+            break
+        count += 1
+    return count
 
 
 def part_tiles(problem: Problem, part: RunSchedule) -> float:
