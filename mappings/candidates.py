@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mappings.binding import Binding, Issue, balanced, bindings, loads
-from mappings.candidate import Candidate
+from mappings.candidate import MOST_TILES, Candidate
 from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
@@ -57,9 +57,18 @@ class Candidates:
                 break
         return None if best is None else replace(best, exact=proved)
 
-    def frugal(self) -> list[Candidate]:
-        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate."""
-        return [made for space, tag in self._spaces() for made in self._least_in(space, tag)]
+    def frugal(self, floor_bytes: float) -> list[Candidate]:
+        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate.
+
+        Tiles in several memories are not tried where one is enough to move no more than `floor_bytes`.
+        """
+        found: list[Candidate] = []
+        for space, tag in self._spaces():
+            for made in self._least_in(space, tag):
+                found.append(made)
+                if made.moved_bytes <= floor_bytes and made.tiles <= MOST_TILES:
+                    break
+        return found
 
     def _spaces(self) -> list[tuple[Space, str]]:
         if self._width == 1:

@@ -122,7 +122,7 @@ def find(
         candidates = Candidates(problem, issue, sizes)
         masked = problem.mask is not None
         if masked:
-            found += [*candidates.frugal(), *candidates.arranged()]
+            found += [*candidates.frugal(compulsory), *candidates.arranged()]
         elif objective != "latency":
             least = candidates.least_traffic(compulsory)
             found += [] if least is None else [least]
