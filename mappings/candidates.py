@@ -18,7 +18,7 @@ from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
-from mappings.schedules import RunSchedule, best_schedule, common_loops, part_tiles
+from mappings.schedules import RunSchedule, best_schedule, common_loops, part_tiles, twice_loaded
 
 Cut = tuple[int, ...]
 """Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
@@ -349,18 +349,8 @@ class Candidates:
             yield self.candidate(parts, "sequence", False, overlapped=True)
             if len(parts) > 1 and common_loops(parts):
                 beside = self._beside(pairs, levels, space, tag)
-                if beside is not None and not self._twice_loaded(beside):
+                if beside is not None and not twice_loaded(beside):
                     yield self.candidate(beside, "pipeline", False, overlapped=True)
-
-    def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
-        """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
-        held = [
-            use.tensor
-            for part in parts
-            for use in {use for uses in part.run.uses for use in uses}
-            if not use.written and (use.tensor in part.held or any(use.tensor in leaf.held for leaf in part.leaves))
-        ]
-        return len(set(held)) < len(held)
 
     def _beside(
         self, pairs: Sequence[tuple[int, int]], levels: tuple[str, ...], space: Space, tag: str

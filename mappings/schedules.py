@@ -279,6 +279,17 @@ def common_loops(parts: Sequence[RunSchedule]) -> int:
     return count
 
 
+def twice_loaded(parts: Sequence[RunSchedule]) -> bool:
+    """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
+    held = [
+        use.tensor
+        for part in parts
+        for use in {use for uses in part.run.uses for use in uses}
+        if not use.written and use.tensor in dict(part.chains)
+    ]
+    return len(set(held)) < len(held)
+
+
 def part_tiles(problem: Problem, part: RunSchedule) -> float:
     """Tiles of a run that a mask makes differ from one another."""
     mask, ranks = problem.mask, problem.ranks
