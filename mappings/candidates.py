@@ -7,17 +7,18 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import pairwise
 from math import inf
+from operator import add, le
 from typing import Any, Literal
 
 import numpy as np
 
 from mappings.binding import Binding, Issue, balanced, bindings, loads
-from mappings.candidate import Candidate
+from mappings.candidate import MOST_TILES, Candidate
 from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
 from mappings.rendering import RunWriter
-from mappings.schedules import RunSchedule, best_schedule, part_tiles
+from mappings.schedules import RunSchedule, best_schedule, common_loops, part_tiles, twice_loaded
 
 Cut = tuple[int, ...]
 """Leaf numbers at which runs begin, the first 0, and the number of leaves at the end."""
@@ -56,30 +57,42 @@ class Candidates:
                 break
         return None if best is None else replace(best, exact=proved)
 
-    def frugal(self) -> list[Candidate]:
-        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate."""
-        return [made for space, tag in self._spaces() for made in self._least_in(space, tag)]
+    def frugal(self, floor_bytes: float) -> list[Candidate]:
+        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate.
+
+        Tiles in several memories are not tried where one is enough to move no more than `floor_bytes`.
+        """
+        found: list[Candidate] = []
+        for space, tag in self._spaces():
+            for made in self._least_in(space, tag):
+                found.append(made)
+                if made.moved_bytes <= floor_bytes and made.tiles <= MOST_TILES:
+                    break
+        return found
 
     def _spaces(self) -> list[tuple[Space, str]]:
         if self._width == 1:
             return [(Space(), "all")]
-        wide = Space(sizes=self._sizes, grain=self._grain)
-        return [(wide, "wide"), (replace(wide, sizes=self._fine_sizes), "fine"), (Space(), "all")]
+        wide = Space(sizes=self._sizes, grain=self.grain)
+        return [(wide, "wide"), (replace(wide, sizes=self.fine_sizes), "fine"), (Space(), "all")]
 
     def _least_in(self, space: Space, tag: str) -> Iterator[Candidate]:
-        yield from filter(None, (self._least_on(level, space, tag) for level in self.levels))
+        """With all tiles of a run in one memory, and with each tile in any of them."""
+        yield from filter(None, (self._least_on((level,), space, tag) for level in self.levels))
+        if len(self.levels) > 1:
+            yield from filter(None, (self._least_on(tuple(self.levels), space, tag),))
 
-    def _least_on(self, level: str, space: Space, tag: str) -> Candidate | None:
-        """Shortest path over the cuts: each run alone has the whole level."""
+    def _least_on(self, levels: tuple[str, ...], space: Space, tag: str) -> Candidate | None:
+        """Shortest path over the cuts: each run alone has all of the memories."""
         count = len(self.leaves)
         cost = [0.0] + [inf] * count
         before: list[tuple[int, RunSchedule] | None] = [None] * (count + 1)
-        exact = len(self.levels) == 1 and not self.variables and tag == "all"
+        exact = len(levels) == len(self.levels) and not self.variables and tag == "all"
         for end in range(1, count + 1):
             for start in range(end):
                 if cost[start] == inf:
                     continue
-                schedule = self.schedule(start, end, level, 1.0, space, tag)
+                schedule = self.schedule(start, end, levels, 1.0, space, tag)
                 if schedule is None:
                     continue
                 exact &= schedule.exact
@@ -95,7 +108,7 @@ class Candidates:
             assert step is not None
             parts.insert(0, step[1])
             at = step[0]
-        return self._candidate(parts, level, "sequence", 1, exact, overlapped=False)
+        return self.candidate(parts, "sequence", exact, overlapped=False)
 
     def run(self, start: int, end: int) -> Run | None:
         """The run of the leaves from `start` to before `end`."""
@@ -104,30 +117,33 @@ class Candidates:
         return self._runs[start, end]
 
     def schedule(
-        self, start: int, end: int, level: str, share: float, space: Space, tag: str = ""
+        self, start: int, end: int, levels: tuple[str, ...], share: float, space: Space, tag: str = ""
     ) -> RunSchedule | None:
-        """The best schedule of a run on a share of a level: that on all of it, where it fits into the share."""
-        key = start, end, level, share, tag, space.buffers
+        """The best schedule of a run on a share of some memories: that on all of them, where it fits into the share.
+
+        With several memories, the best with all tiles in one of them is what the search has to beat.
+        """
+        key = start, end, levels, share, tag, space.buffers
         if key not in self._schedules:
             run = self.run(start, end)
-            capacity = float(self.problem.machine.memories[level].capacity_bytes) * share
-            whole = self.schedule(start, end, level, 1.0, space, tag) if share < 1 else None
+            capacity = {level: float(self.problem.machine.memories[level].capacity_bytes) * share for level in levels}
+            whole = self.schedule(start, end, levels, 1.0, space, tag) if share < 1 else None
             if run is None or (share < 1 and whole is None):
                 self._schedules[key] = None
-            elif whole is not None and whole.room_bytes <= capacity:
+            elif whole is not None and all(map(le, whole.room_bytes, capacity.values())):
                 self._schedules[key] = whole
             else:
-                self._schedules[key] = best_schedule(self.problem, run, capacity, space)
+                alone = [self.schedule(start, end, (level,), share, space, tag) for level in levels if len(levels) > 1]
+                known = min(filter(None, alone), key=lambda one: one.moved_bytes, default=None)
+                self._schedules[key] = best_schedule(self.problem, run, capacity, space, known)
         return self._schedules[key]
 
     # Whole mappings
 
-    def _candidate(
+    def candidate(
         self,
         parts: Sequence[RunSchedule],
-        level: str,
         arrangement: Arrangement,
-        buffers: int,
         exact: bool,
         overlapped: bool,
     ) -> Candidate:
@@ -135,16 +151,17 @@ class Candidates:
 
         `overlapped`: the leaves of a run work on different tiles at the same time.
         """
-        skipped = self._common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
+        skipped = common_loops(parts) if arrangement == "pipeline" and len(parts) > 1 else 0
         branch: Arrangement = "pipeline" if overlapped else "sequence"
         chosen = self._bound(parts, overlapped)
+        used = dict.fromkeys(level for part in parts for level in part.used)
         names = [" ".join(name for leaf in part.run.leaves for name in leaf.einsums) for part in parts]
         return Candidate(
-            write=partial(self._nest, parts, level, buffers, branch, skipped, chosen),
+            write=partial(self._nest, parts, branch, skipped, chosen),
             variables=self.variables,
             moved_bytes=sum(part.moved_bytes for part in parts),
             exact=exact,
-            description=f"Found by the mapper: {'; then '.join(names)}; tiles in {level}",
+            description=f"Found by the mapper: {'; then '.join(names)}; tiles in {' and '.join(used)}",
             estimate_s=self._estimate_s(parts, chosen, branch, bool(skipped)),
             tiles=sum(part_tiles(self.problem, part) for part in parts),
         )
@@ -152,8 +169,6 @@ class Candidates:
     def _nest(
         self,
         parts: Sequence[RunSchedule],
-        level: str,
-        buffers: int,
         branch: Arrangement,
         skipped: int,
         chosen: Sequence[Sequence[Binding]],
@@ -164,8 +179,8 @@ class Candidates:
         for part, own in zip(parts, chosen, strict=True):
             if not skipped:
                 loaded = set()
-            inner = [self._inner(part, place, level, buffers, loaded) for place in range(len(part.run.leaves))]
-            writer = RunWriter(part, level, buffers, branch, inner, self._partition_chunks)
+            inner = [self._inner(part, place, loaded) for place in range(len(part.run.leaves))]
+            writer = RunWriter(part, branch, inner, self._partition_chunks)
             bodies.append(writer.nodes(own, self.issue, skipped))
         nest: list[Any] = []
         crossing = self._crossing(parts)
@@ -193,15 +208,6 @@ class Candidates:
             if tensor.kind == "intermediate"
             and any(place[reader.name] != place[name] for reader in cascade.consumers(name))
         ]
-
-    def _common_loops(self, parts: Sequence[RunSchedule]) -> int:
-        """How many outermost loops all runs have alike."""
-        count = 0
-        for loops in zip(*(part.loops[: len(part.run.batch)] for part in parts), strict=False):
-            if len(set(loops)) > 1:
-                break
-            count += 1
-        return count
 
     def _chunks(self, part: RunSchedule, place: int) -> dict[str, list[int]]:
         """Rank -> nested chunk sizes of the loops around a leaf; chunks of a partition count as one each."""
@@ -260,14 +266,14 @@ class Candidates:
     # Further levels
 
     def _inner(
-        self, part: RunSchedule, place: int, level: str, buffers: int, loaded: set[str]
+        self, part: RunSchedule, place: int, loaded: set[str]
     ) -> tuple[str, LeafSchedule] | None:
         """How a leaf moves tiles between its run's level and the next one in; each leaf has its share of that level.
 
         Tensors that every rank of the leaf moves pass the level by, since nothing of them is used twice; so do those
         that another leaf beside it has `loaded` there.
         """
-        below = self.levels[self.levels.index(level) + 1 :]
+        below = self.levels[self.levels.index(part.levels[-1]) + 1 :]
         if not below:
             return None
         inner = below[0]
@@ -278,7 +284,8 @@ class Candidates:
         leaf = part.run.leaves[place]
         share = 1.0 / max(len(self.leaves), 1)
         capacity = float(self.problem.machine.memories[inner].capacity_bytes) * share
-        space = Space(sizes=self._sizes, buffers=buffers)
+        copies = [spot.buffers for _, chain in part.chains for spot in chain]
+        space = Space(sizes=self._sizes, buffers=max(copies, default=1))
         tile = self.problem.within(sizes)
         run = tile.alone(leaf)
         again = {rank for rank in leaf.ranks if tile.coordinates(rank) > 1}
@@ -288,7 +295,7 @@ class Candidates:
             if use.tensor not in loaded and not all(again <= shape.moved_by for shape in use.shapes)
         )
         loaded.update(use.tensor for use in uses if not use.written)
-        found = best_schedule(tile, replace(run, uses=(uses,)), capacity, space) if uses else None
+        found = best_schedule(tile, replace(run, uses=(uses,)), {inner: capacity}, space) if uses else None
         return None if found is None else (inner, found.leaves[0])
 
     # Mappings for time and energy
@@ -297,14 +304,14 @@ class Candidates:
         """Mappings for time and energy, with estimates of their time: every cut on every level, in several ways."""
         found: dict[tuple[Any, ...], Candidate] = {}
         for level in self.levels:
-            for cut in self._cuts():
+            for cut in self.cuts():
                 for buffers, fine in ((2, False), (2, True), (1, False), (1, True)):
-                    for candidate in self._arranged(cut, level, buffers, fine):
+                    for candidate in self._arranged(cut, (level,), buffers, fine):
                         key = candidate.description, candidate.moved_bytes, candidate.estimate_s
                         found.setdefault(key, candidate)
         return list(found.values())
 
-    def _cuts(self) -> list[Cut]:
+    def cuts(self) -> list[Cut]:
         """Ways to cut the cascade into runs: all, or, when there are too many, those with few runs or single leaves."""
         count = len(self.leaves)
         legal = {
@@ -331,45 +338,38 @@ class Candidates:
             found.append(single)
         return found
 
-    def _arranged(self, cut: Cut, level: str, buffers: int, fine: bool) -> Iterator[Candidate]:
+    def _arranged(self, cut: Cut, levels: tuple[str, ...], buffers: int, fine: bool) -> Iterator[Candidate]:
         """A cut's runs one after another, and, where they have loops in common, all beside each other."""
-        space = Space(sizes=self._fine_sizes if fine else self._sizes, grain=self._grain, buffers=buffers)
+        space = Space(sizes=self.fine_sizes if fine else self._sizes, grain=self.grain, buffers=buffers)
         tag = "fine" if fine else "wide"
         pairs = list(pairwise(cut))
-        whole = [self.schedule(start, end, level, 1.0, space, tag) for start, end in pairs]
+        whole = [self.schedule(start, end, levels, 1.0, space, tag) for start, end in pairs]
         if all(part is not None for part in whole):
             parts = [part for part in whole if part is not None]
-            yield self._candidate(parts, level, "sequence", buffers, False, overlapped=True)
-            if len(parts) > 1 and self._common_loops(parts):
-                beside = self._beside(pairs, level, space, tag)
-                if beside is not None and not self._twice_loaded(beside):
-                    yield self._candidate(beside, level, "pipeline", buffers, False, overlapped=True)
+            yield self.candidate(parts, "sequence", False, overlapped=True)
+            if len(parts) > 1 and common_loops(parts):
+                beside = self._beside(pairs, levels, space, tag)
+                if beside is not None and not twice_loaded(beside):
+                    yield self.candidate(beside, "pipeline", False, overlapped=True)
 
-    def _twice_loaded(self, parts: Sequence[RunSchedule]) -> bool:
-        """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
-        held = [
-            use.tensor
-            for part in parts
-            for use in {use for uses in part.run.uses for use in uses}
-            if not use.written and (use.tensor in part.held or any(use.tensor in leaf.held for leaf in part.leaves))
-        ]
-        return len(set(held)) < len(held)
-
-    def _beside(self, pairs: Sequence[tuple[int, int]], level: str, space: Space, tag: str) -> list[RunSchedule] | None:
-        """Schedules that fit into the level together, with the least traffic over some shares of it for each run."""
-        capacity = float(self.problem.machine.memories[level].capacity_bytes)
+    def _beside(
+        self, pairs: Sequence[tuple[int, int]], levels: tuple[str, ...], space: Space, tag: str
+    ) -> list[RunSchedule] | None:
+        """Schedules that fit into the memories together, the least traffic over some shares of them for each run."""
+        capacity = tuple(float(self.problem.machine.memories[level].capacity_bytes) for level in levels)
         ways: list[list[RunSchedule]] = []
         for start, end in pairs:
-            found = [self.schedule(start, end, level, share, space, tag) for share in SHARES]
+            found = [self.schedule(start, end, levels, share, space, tag) for share in SHARES]
             ways.append([part for part in found if part is not None])
-        best: dict[float, tuple[float, list[RunSchedule]]] = {0.0: (0.0, [])}
+        empty = (0.0,) * len(levels)
+        best: dict[tuple[float, ...], tuple[float, list[RunSchedule]]] = {empty: (0.0, [])}
         for run in ways:
-            following: dict[float, tuple[float, list[RunSchedule]]] = {}
+            following: dict[tuple[float, ...], tuple[float, list[RunSchedule]]] = {}
             for room, (moved, parts) in best.items():
                 for part in run:
-                    total = room + part.room_bytes, moved + part.moved_bytes
-                    if total[0] <= capacity and total[1] < following.get(total[0], (inf, []))[0]:
-                        following[total[0]] = total[1], [*parts, part]
+                    taken, total = tuple(map(add, room, part.room_bytes)), moved + part.moved_bytes
+                    if all(map(le, taken, capacity)) and total < following.get(taken, (inf, []))[0]:
+                        following[taken] = total, [*parts, part]
             best = following
         return min(best.values(), key=lambda entry: entry[0], default=(inf, None))[1]
 
@@ -381,7 +381,7 @@ class Candidates:
         )
 
     @cached_property
-    def _grain(self) -> dict[str, int]:
+    def grain(self) -> dict[str, int]:
         return {rank: self._width for leaf in self.leaves for rank in leaf.ranks}
 
     def _sizes(self, rank: str, extent: int, shared: bool = False) -> list[int]:
@@ -389,7 +389,7 @@ class Candidates:
         width = self._width
         return sorted({min(extent, width * times) for times in breakpoints(-(-extent // width))} | {extent})
 
-    def _fine_sizes(self, rank: str, extent: int, shared: bool) -> list[int]:
+    def fine_sizes(self, rank: str, extent: int, shared: bool) -> list[int]:
         """Those, and for loops around several leaves powers of two below."""
         if not shared:
             return self._sizes(rank, extent)

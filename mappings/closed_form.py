@@ -15,7 +15,7 @@ from operator import mul
 
 import numpy as np
 
-from mappings.dominance import Placement
+from mappings.dominance import Placement, steady_depth
 from mappings.mapspace import Problem, Run, Use, breakpoints
 from mappings.movement import InnerLoop, Shape
 from mappings.program import Array
@@ -35,11 +35,13 @@ class Space:
     sizes    chunk sizes that are tried for (rank, extent, whether the loop is shared), ascending; None: all breakpoints
     grain    rank -> chunk of the inner loops that cut what stays on chip finer than what comes from outside
     buffers  copies of every tile that is replaced
+    rows     most combinations of chunk sizes of the shared loops
     """
 
     sizes: Callable[[str, int, bool], list[int]] | None = None
     grain: Mapping[str, int] = field(default_factory=dict)
     buffers: int = 1
+    rows: int = MOST_ROWS
 
 
 class Frame:
@@ -49,13 +51,20 @@ class Frame:
     """
 
     def __init__(
-        self, problem: Problem, run: Run, order: tuple[str, ...], grain: Mapping[str, int], space: Space
+        self,
+        problem: Problem,
+        run: Run,
+        order: tuple[str, ...],
+        grain: Mapping[str, int],
+        space: Space,
+        levels: int = 1,
     ) -> None:
-        self.problem, self.run, self.space = problem, run, space
+        """`levels`: in how many memories tiles may lie."""
+        self.problem, self.run, self.space, self.levels = problem, run, space, levels
         self.order = (*run.batch, *order)
         self.grain = {rank: size for rank, size in grain.items() if rank not in problem.outer}
         single = [r for r in run.batch if space.sizes is None or r in problem.universal]
-        ways, self.exact = thinned([[1] if rank in single else self.sizes(rank) for rank in self.order], MOST_ROWS)
+        ways, self.exact = thinned([[1] if rank in single else self.sizes(rank) for rank in self.order], space.rows)
         uses = [use for uses in run.uses for use in uses]
         halos = any(len(d.terms) > 1 for use in uses for shape in use.shapes for d in shape.dimensions)
         # Cutting a tile with a halo, or one of two tiles that were the same, takes less room but moves more; under a
@@ -160,6 +169,58 @@ class Frame:
                 alone = alone & ~same
             kept.append(np.where(alone, value, 0.0))
         return sum(kept, np.zeros((1, 1)))
+
+    def written_bytes(self) -> float:
+        """Bytes of what stays in the run and is written outside as well."""
+        ranks = self.problem.ranks
+        return sum(
+            float(np.prod(ranks.words(self.problem.shape(t), self.problem.extents)) * self.problem.bytes[t])
+            for group in self.run.inside
+            for t in group.stored
+        )
+
+    def inside_depths(self) -> tuple[int, ...]:
+        """How many shared loops, the inner ones included, enclose each allocation of the run."""
+        loops = (*self.order, *self.grain)
+        depths = []
+        for group in self.run.inside:
+            latest = self.problem.ranks.iterative(group.tensors[0])
+            cut = [
+                moved and rank not in latest
+                for rank, moved in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
+            ]
+            depths.append(steady_depth(cut))
+        return tuple(depths)
+
+    def inside_rooms(self) -> Iterator[Array]:
+        """Bytes of each allocation of the run."""
+        loops = (*self.order, *self.grain)
+        for group, depth in zip(self.run.inside, self.inside_depths(), strict=True):
+            chunks = dict(self.chunks)
+            for place, rank in enumerate(loops[:depth]):
+                if place >= len(self.order):
+                    chunks[rank] = np.minimum(chunks[rank], self.grain[rank])
+            cuts = [
+                rank
+                for rank, cut in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
+                if cut
+            ]
+            yield self.room(group.tensors, [rank for rank in cuts if rank in loops[:depth]], chunks)
+
+    def joint(self, tensor: str) -> Use:
+        """The use of a tensor by all of its readers."""
+        found = [use for uses in self.run.uses for use in uses if use.tensor == tensor]
+        return Use(tensor, False, tuple(dict.fromkeys(shape for use in found for shape in use.shapes)))
+
+    def idle(self, tensor: str) -> list[bool]:
+        """Shared loops that none of a tensor's readers iterates."""
+        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True)
+                   if any(use.tensor == tensor for use in uses)]  # fmt: skip
+        return [all(rank not in leaf.ranks for leaf in readers) for rank in self.order]
+
+    def row(self, row: int) -> dict[str, int]:
+        """Chunk sizes of the shared loops in one row."""
+        return {rank: int(chunk[row, 0]) for rank, chunk in self.chunks.items()}
 
 
 def thinned(ways: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], bool]:

@@ -1,4 +1,4 @@
-"""Leaving out what cannot be best: placements that cost no less and take no less room, and tables of (bytes, room).
+"""Leaving out what cannot be best: placements of tensors that cost no less and take no less room.
 
 A placement of a tensor says which loops cut its tile (more of them: less room) and which loops load it again (more of
 them: more traffic). Whatever the tile sizes are, a placement whose cuts include another's, and whose reloads are among
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 
@@ -27,6 +27,18 @@ class Placement:
 
     depth: int
     faces: tuple[tuple[int, int], ...]
+
+
+class Spot(NamedTuple):
+    """Where a tile lies: the number of a memory on chip, the loops around it, and its copies there."""
+
+    level: int
+    depth: int
+    buffers: int = 1
+
+
+Chain = tuple[Spot, ...]
+"""The tiles of a tensor on its way from the outermost memory to a leaf, the largest first."""
 
 
 def placements(moved: Sequence[Sequence[bool]], idle: Sequence[bool] | None = None) -> list[Placement]:
@@ -86,47 +98,3 @@ def undominated(signatures: NDArray[np.uint64], room: NDArray[np.uint64]) -> Pla
         if int(((rows & ~row) == 0).all(axis=1).sum()) == 1  # only itself has no bit that this one lacks
     ]
     return np.asarray(kept, dtype=np.intp)
-
-
-@dataclass(frozen=True)
-class Front:
-    """For each row (a choice of the shared tiles): ways to run some leaves, by room ascending and bytes descending.
-
-    moved, room  (rows, ways); unused ways are infinite
-    way          (rows, ways) the number of the way in the table that the front was made of
-    """
-
-    moved: Floats
-    room: Floats
-    way: NDArray[np.int64]
-
-
-def front(moved: Floats, room: Floats) -> Front:
-    """The ways of each row that no other way of the row beats in both bytes and room."""
-    moved, room = np.broadcast_arrays(moved, room)
-    order = np.lexsort((moved, room), axis=-1)
-    moved = np.take_along_axis(moved, order, axis=1)
-    room = np.take_along_axis(room, order, axis=1)
-    best = np.minimum.accumulate(moved, axis=1)
-    better = np.ones(moved.shape, dtype=bool)
-    better[:, 1:] = moved[:, 1:] < best[:, :-1]
-    better &= np.isfinite(room)
-    width = max(int(better.sum(axis=1).max(initial=0)), 1)
-    slot = np.cumsum(better, axis=1) - 1
-    rows, columns = np.nonzero(better)
-    shape = (moved.shape[0], width)
-    packed = Front(np.full(shape, np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.int64))
-    at = (rows, slot[rows, columns])
-    packed.moved[at], packed.room[at] = moved[rows, columns], room[rows, columns]
-    packed.way[at] = order[rows, columns]
-    return packed
-
-
-def joined(first: Front, second: Front) -> Front:
-    """The front of running two groups of leaves, one way each; a way's number is first's place x width + second's."""
-    rows, width = first.moved.shape[0], second.moved.shape[1]
-    moved = (first.moved[:, :, None] + second.moved[:, None, :]).reshape(rows, -1)
-    room = (first.room[:, :, None] + second.room[:, None, :]).reshape(rows, -1)
-    packed = front(moved, room)
-    assert packed.way.max(initial=0) < first.moved.shape[1] * width
-    return packed

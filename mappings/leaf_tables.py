@@ -12,37 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.closed_form import Frame, orders_of, ranks_of, thinned
-from mappings.dominance import Placement, placements, undominated
+from mappings.dominance import Chain, Placement, Spot, placements, undominated
+from mappings.fronts import MOST_CELLS
 from mappings.mapspace import Leaf, Use
 from mappings.program import Array
 
 Option = tuple[tuple[str, ...], tuple[Placement, ...]]
 """Order of a leaf's own loops, and where each of its tensors is held."""
-MOST_CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
 class LeafSchedule:
-    """Loops of one leaf below the shared ones (rank, chunk), and at which depth of the whole path tensors are held."""
+    """Loops of one leaf below the shared ones (rank, chunk), and where below the whole path tensors are held."""
 
     loops: tuple[tuple[str, int], ...]
-    held: Mapping[str, int]
+    held: Mapping[str, Chain]
 
 
 class LeafTable:
-    """All undominated ways to place one leaf's tensors, and all chunk sizes of its own loops, (1, columns)."""
+    """All undominated ways to place one leaf's tensors, each in any memory, and all chunk sizes of its own loops.
+
+    The number of a way: (option, memories, chunk sizes), the last one running fastest.
+    """
 
     def __init__(self, frame: Frame, leaf: Leaf, uses: list[Use]) -> None:
         self.frame, self.uses, self.exact = frame, uses, True
         self.own = () if frame.grain else tuple(rank for rank in leaf.ranks if rank not in frame.order)
         self.sizes = [frame.sizes(rank) for rank in self.own]
         self.options = self._options(leaf)
+        self.levels = list(product(range(frame.levels), repeat=len(uses)))
         if frame.rows > 1:
-            self._thin(MOST_CELLS // (4 * max(len(self.options), 1)))
+            self._thin(MOST_CELLS // (4 * max(len(self.options) * len(self.levels), 1)))
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in self.sizes), indexing="ij") if self.own else []
         self.columns = prod(len(way) for way in self.sizes)
         self.chunks = {rank: axis.reshape(1, -1) for rank, axis in zip(self.own, grid, strict=True)}
-        self.width = self.columns * len(self.options)
+        self.width = self.columns * len(self.options) * len(self.levels)
 
     def _thin(self, most: int) -> None:
         self.sizes, whole = thinned(self.sizes, max(most, 1))
@@ -57,36 +61,51 @@ class LeafTable:
         return _undominated_options(frame.order, self.own, moved, shared, idle)
 
     def evaluated(self, rows: NDArray[np.intp], room_left: Array) -> tuple[Array, Array]:
-        """(bytes, room) of every way in some rows of the frame; ways that leave no room are infinite."""
+        """Bytes, (rows, ways), and room, (memories, rows, ways), in some rows of the frame.
+
+        Ways that leave no room, of which there is `room_left`, (memories, rows, 1), are infinite.
+        """
         chunks = {**{rank: chunk[rows] for rank, chunk in self.frame.chunks.items()}, **self.chunks}
-        shape = (rows.size, self.columns)
+        shape = (len(self.options), len(self.levels), rows.size, self.columns)
         rooms: dict[tuple[str, tuple[frozenset[str], ...]], Array] = {}
-        parts: list[tuple[Array, Array]] = []
-        for order, spots in self.options:
+        moved, room = np.zeros(shape), np.zeros((self.frame.levels, *shape))
+        for number, (order, spots) in enumerate(self.options):
             path = (*self.frame.order, *order)
-            moved, room = np.zeros(shape), np.zeros(shape)
-            for use, spot in zip(self.uses, spots, strict=True):
+            for place, (use, spot) in enumerate(zip(self.uses, spots, strict=True)):
                 key = use.tensor, tuple(frozenset(ranks_of(cuts, path)) for cuts, _ in spot.faces)
                 if key not in rooms:
                     rooms[key] = self.frame.placed_room(use, spot, path, chunks)
-                room += rooms[key]
-                moved += self.frame.placed_moved(use, spot, path, chunks)
-            parts.append((moved, np.where(room <= room_left, room, np.inf)))
-        return np.concatenate([m for m, _ in parts], axis=1), np.concatenate([r for _, r in parts], axis=1)
+                moved[number] += self.frame.placed_moved(use, spot, path, chunks)
+                for choice, levels in enumerate(self.levels):
+                    room[levels[place], number, choice] += rooms[key]
+        out = (room > room_left[:, None, None]).any(axis=0)
+        moved[out] = np.inf
+        room[:, out] = np.inf
+        ways = (rows.size, self.width)
+        return (
+            moved.transpose(2, 0, 1, 3).reshape(ways),
+            room.transpose(0, 3, 1, 2, 4).reshape(self.frame.levels, *ways),
+        )
 
     def schedule(self, way: int, row: Mapping[str, int]) -> LeafSchedule:
         """The way of a number as a schedule."""
-        option, column = divmod(way, self.columns)
+        rest, column = divmod(way, self.columns)
+        option, choice = divmod(rest, len(self.levels))
         order, spots = self.options[option]
         sizes = {rank: int(self.chunks[rank][0, column]) for rank in order}
-        held = {use.tensor: spot.depth for use, spot in zip(self.uses, spots, strict=True)}
-        return LeafSchedule(tuple((rank, sizes[rank]) for rank in order), held)
+        return LeafSchedule(tuple((rank, sizes[rank]) for rank in order), self._held(spots, self.levels[choice]))
 
-    def best(self, room_left: float, limit: float) -> tuple[LeafSchedule, float, float] | None:
+    def _held(self, spots: Sequence[Placement], levels: Sequence[int]) -> dict[str, Chain]:
+        copies = self.frame.space.buffers
+        placed = zip(self.uses, spots, levels, strict=True)
+        return {use.tensor: (Spot(at, spot.depth, copies if spot.depth else 1),) for use, spot, at in placed}
+
+    def best(self, room_left: Array, limit: float) -> tuple[LeafSchedule, float, Array] | None:
         """The way with the least traffic, where no shared loop has a choice; None if none moves less than `limit`.
 
-        The chunk of the rank with the most sizes is not enumerated: traffic never grows with it (unless a mask skips
-        chunks) and room is linear in it, so the largest that fits is best.
+        `room_left`: bytes in each memory. Also gives what the way moves, and its room in each memory. The chunk of the
+        rank with the most sizes is not enumerated: traffic never grows with it (unless a mask skips chunks) and room
+        is linear in it, so the largest that fits is best.
         """
         frame = self.frame
         dense = [rank for rank in self.own if not frame.masks(rank)]
@@ -95,38 +114,50 @@ class LeafTable:
         ways, whole = thinned([self.sizes[self.own.index(rank)] for rank in others], MOST_CELLS)
         self.exact &= whole and all(len(use.shapes) == 1 for use in self.uses)
         grid = np.meshgrid(*(np.asarray(way, dtype=float) for way in ways), indexing="ij") if others else []
-        columns = prod(len(way) for way in ways)
-        chunks = {**frame.chunks, **{rank: axis.reshape(1, -1) for rank, axis in zip(others, grid, strict=True)}}
-        best: tuple[LeafSchedule, float, float] | None = None
-        for order, spots in self.options:
-            path = (*frame.order, *order)
-
-            def room(path: Sequence[str] = path, spots: Sequence[Placement] = spots) -> Array:
-                parts = (frame.placed_room(u, s, path, chunks) for u, s in zip(self.uses, spots, strict=True))
-                return sum(parts, np.zeros((1, columns)))
-
-            if last is not None:
-                sizes = np.asarray(self.sizes[self.own.index(last)], dtype=float)
-                chunks[last] = np.full((1, columns), 1.0)
-                one = room()
-                chunks[last] = np.full((1, columns), min(2.0, sizes[-1]))
-                slope = room() - one
-                most = np.where(slope > 0, 1 + np.floor((room_left - one) / np.where(slope > 0, slope, 1)), sizes[-1])
-                place = np.searchsorted(sizes, most, side="right") - 1
-                chunks[last] = sizes[np.maximum(place, 0)]
-            taken = room()
-            moved = sum(
-                (frame.placed_moved(u, s, path, chunks) for u, s in zip(self.uses, spots, strict=True)),
-                np.zeros((1, columns)),
-            )
-            total = np.where(taken <= room_left, moved, np.inf)
-            spot = int(np.argmin(total))
-            if total.flat[spot] < limit:
-                limit = float(total.flat[spot])
-                loops = tuple((rank, int(np.broadcast_to(chunks[rank], (1, columns))[0, spot])) for rank in order)
-                held = {use.tensor: where.depth for use, where in zip(self.uses, spots, strict=True)}
-                best = LeafSchedule(loops, held), limit, float(taken.flat[spot])
+        chunks = {rank: axis.reshape(1, -1) for rank, axis in zip(others, grid, strict=True)}
+        best: tuple[LeafSchedule, float, Array] | None = None
+        for (order, spots), levels in product(self.options, self.levels):
+            found = self._largest(order, (spots, levels), chunks, last, room_left)
+            if found[1] < limit:
+                best, limit = found, found[1]
         return best
+
+    def _largest(
+        self,
+        order: tuple[str, ...],
+        where: tuple[Sequence[Placement], Sequence[int]],
+        given: Mapping[str, Array],
+        last: str | None,
+        left: Array,
+    ) -> tuple[LeafSchedule, float, Array]:
+        """The best of the `given` chunks for one option, with the largest chunk of the `last` rank that fits."""
+        frame, path = self.frame, (*self.frame.order, *order)
+        chunks = {**frame.chunks, **given}
+        columns = prod(np.broadcast_shapes((1, 1), *(chunk.shape for chunk in given.values())))
+        placed = list(zip(self.uses, *where, strict=True))
+
+        def rooms() -> Array:
+            total = np.zeros((frame.levels, columns))
+            for use, spot, level in placed:
+                total[level] += np.broadcast_to(frame.placed_room(use, spot, path, chunks), (1, columns))[0]
+            return total
+
+        if last is not None:
+            sizes = np.asarray(self.sizes[self.own.index(last)], dtype=float)
+            chunks[last] = np.full((1, columns), 1.0)
+            one = rooms()
+            chunks[last] = np.full((1, columns), min(2.0, sizes[-1]))
+            slope = rooms() - one
+            most = np.where(slope > 0, 1 + np.floor((left[:, None] - one) / np.where(slope > 0, slope, 1)), sizes[-1])
+            place = np.searchsorted(sizes, most.min(axis=0, keepdims=True), side="right") - 1
+            chunks[last] = sizes[np.maximum(place, 0)]
+        taken = rooms()
+        parts = (frame.placed_moved(use, spot, path, chunks) for use, spot, _ in placed)
+        moved = np.broadcast_to(sum(parts, np.zeros((1, columns))), (1, columns))[0]
+        total = np.where((taken <= left[:, None]).all(axis=0), moved, np.inf)
+        at = int(np.argmin(total))
+        loops = tuple((rank, int(np.broadcast_to(chunks[rank], (1, columns))[0, at])) for rank in order)
+        return LeafSchedule(loops, self._held(*where)), float(total[at]), taken[:, at]
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mappings.binding import Binding, Issue
+from mappings.dominance import Spot
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf
 from mappings.schedules import RunSchedule
@@ -20,14 +21,12 @@ class RunWriter:
     def __init__(
         self,
         schedule: RunSchedule,
-        level: str,
-        buffers: int,
         branch: Branch,
         inner: Sequence[tuple[str, LeafSchedule] | None],
         outer: Mapping[str, int],
     ) -> None:
         """`outer`: outer rank of a partition -> coordinates of one chunk, since its loops count chunks."""
-        self.schedule, self.level, self.buffers, self.branch = schedule, level, buffers, branch
+        self.schedule, self.branch = schedule, branch
         self.inner, self.outer = inner, outer
 
     def nodes(self, bound: Sequence[Binding], issue: Issue, skipped: int = 0) -> Nodes:
@@ -39,31 +38,24 @@ class RunWriter:
             if depth > skipped:
                 rank, chunk = loops[depth - 1]
                 nodes.append({"for": {rank: self._chunk(rank, chunk)}})
-            kept = self._kept_at(depth)
-            if kept:
-                nodes.append({"keep": {self.level: kept}})
+            nodes += _keeps(self.schedule.levels, self._kept_at(depth))
         leaves = [self._leaf(place, bound[place], issue) for place in range(len(schedule.run.leaves))]
         if len(leaves) == 1:
             return [*_merged(nodes), *leaves[0]]
         children = [leaf if len(leaf) > 1 else leaf[0] for leaf in leaves]
         return [*_merged(nodes), {self.branch: children}]
 
-    def _kept_at(self, depth: int) -> dict[str, Any]:
+    def _kept_at(self, depth: int) -> list[_Kept]:
+        """What lies at a depth of the shared loops."""
         schedule = self.schedule
-        options = {"buffers": self.buffers} if self.buffers > 1 else {}
-        kept: dict[str, Any] = {tensor: dict(options) for tensor, at in schedule.held.items() if at == depth}
-        for leaf in schedule.leaves:
-            kept |= {
-                tensor: dict(options)
-                for tensor, at in leaf.held.items()
-                if at == depth and at <= len(schedule.loops) and not self._apart(tensor)
-            }
-        if depth == 0:
-            kept = {tensor: {} for tensor in kept}
-        for group, at in zip(schedule.run.inside, schedule.inside, strict=True):
-            if at == depth:
-                kept[group.tensors[-1]] = {"tensors": list(group.tensors)} if len(group.tensors) > 1 else {}
-        return kept
+        held = list(schedule.held.items())
+        if depth <= len(schedule.loops):
+            held += [entry for leaf in schedule.leaves for entry in leaf.held.items() if not self._apart(entry[0])]
+        kept = {(tensor, spot): _kept(tensor, spot) for tensor, chain in held for spot in chain if spot.depth == depth}
+        for group, spot in zip(schedule.run.inside, schedule.inside, strict=True):
+            if spot.depth == depth:
+                kept[group.tensors[-1], spot] = _kept(group.tensors[-1], spot, group.tensors)
+        return list(kept.values())
 
     def _apart(self, tensor: str) -> bool:
         """Whether several leaves stream a tensor, each past the buffer to its unit."""
@@ -73,23 +65,26 @@ class RunWriter:
         schedule = self.schedule
         own = schedule.leaves[place]
         start = len(schedule.loops)
-        options = {"buffers": self.buffers} if self.buffers > 1 else {}
-        nodes = self._loops(own, start, self.level, options)
+        nodes = self._loops(own, start, schedule.levels)
         inner = self.inner[place]
         if inner is not None:
             level, below = inner
-            top: dict[str, Any] = {t: {} for t, at in below.held.items() if at == 0}
-            nodes += [{"keep": {level: top}}] if top else []
-            nodes += self._loops(below, 0, level, options)
+            top = [_kept(tensor, spot) for tensor, chain in below.held.items() for spot in chain if spot.depth == 0]
+            nodes += _keeps((level,), top)
+            nodes += self._loops(below, 0, (level,))
         return [*nodes, self._compute(schedule.run.leaves[place], binding, issue)]
 
-    def _loops(self, own: LeafSchedule, start: int, level: str, options: Mapping[str, Any]) -> Nodes:
+    def _loops(self, own: LeafSchedule, start: int, levels: Sequence[str]) -> Nodes:
         nodes: Nodes = []
         for depth, (rank, chunk) in enumerate(own.loops, start=start + 1):
             nodes.append({"for": {rank: self._chunk(rank, chunk)}})
-            kept = {tensor: dict(options) for tensor, at in own.held.items() if at == depth and not self._apart(tensor)}
-            if kept:
-                nodes.append({"keep": {level: kept}})
+            kept = [
+                _kept(tensor, spot)
+                for tensor, chain in own.held.items()
+                for spot in chain
+                if spot.depth == depth and not self._apart(tensor)
+            ]
+            nodes += _keeps(levels, kept)
         return nodes
 
     def _chunk(self, rank: str, coordinates: int) -> int:
@@ -103,6 +98,24 @@ class RunWriter:
         if issue == "chained":
             node["issue"] = "chained"
         return node
+
+
+_Kept = tuple[int, str, dict[str, Any]]
+"""Memory, name and options of what is held."""
+
+
+def _kept(name: str, spot: Spot, tensors: Sequence[str] = ()) -> _Kept:
+    options: dict[str, Any] = {"tensors": list(tensors)} if len(tensors) > 1 else {}
+    return spot.level, name, {**options, "buffers": spot.buffers} if spot.buffers > 1 else options
+
+
+def _keeps(levels: Sequence[str], kept: Sequence[_Kept]) -> Nodes:
+    """The node that holds tensors in their memories; none without any."""
+    entries: dict[str, Any] = {}
+    for number, level in enumerate(levels):
+        own = {tensor: options for at, tensor, options in kept if at == number}
+        entries |= {level: own} if own else {}
+    return [{"keep": entries}] if entries else []
 
 
 def _merged(nodes: Nodes) -> Nodes:

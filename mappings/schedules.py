@@ -1,22 +1,24 @@
-"""The best schedule of one run on one buffer: loop orders, tile sizes and placements, counted in closed form.
+"""The best schedule of one run on some memories: loop orders, tile sizes and placements, counted in closed form.
 
-Room is the sum of all tiles. For every order of the loops and every undominated set of placements, all tile sizes are
-evaluated as arrays.
+Each tile lies in one of the memories; room is the sum of the tiles there. For every order of the loops and every
+undominated set of placements, all tile sizes are evaluated as arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import factorial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mappings.closed_form import MOST_ORDERS, Frame, Space, orders_of
-from mappings.dominance import Front, Placement, front, joined, placements, steady_depth
-from mappings.leaf_tables import MOST_CELLS, LeafSchedule, LeafTable
-from mappings.mapspace import Problem, Run, Use
+from mappings.dominance import Chain, Spot, placements
+from mappings.fronts import MOST_CELLS, all_joined
+from mappings.leaf_tables import LeafSchedule, LeafTable
+from mappings.mapspace import Problem, Run
 from mappings.program import Array
 
 
@@ -24,33 +26,78 @@ from mappings.program import Array
 class RunSchedule:
     """How one run is executed.
 
+    levels  the memories that tiles may lie in; spots count them
+    room_bytes  taken in each of them
     loops   shared loops, (rank, chunk), outermost first
     grain   inner shared loops, below all that is held for the outside
-    held    tensors held for several leaves -> depth
-    inside  depth of each allocation of the run, in the run's order
+    held    tensors held for several leaves -> where
+    inside  where each allocation of the run lies, in the run's order
     exact   whether no schedule of the space moves fewer bytes
     """
 
     run: Run
+    levels: tuple[str, ...]
     moved_bytes: float
-    room_bytes: float
+    room_bytes: tuple[float, ...]
     loops: tuple[tuple[str, int], ...]
     grain: tuple[tuple[str, int], ...]
-    held: Mapping[str, int]
-    inside: tuple[int, ...]
+    held: Mapping[str, Chain]
+    inside: tuple[Spot, ...]
     leaves: tuple[LeafSchedule, ...]
     exact: bool
 
 
-def best_schedule(problem: Problem, run: Run, capacity_bytes: float, space: Space | None = None) -> RunSchedule | None:
-    """The schedule of a run with the least traffic to and from a buffer of so many bytes; None when none fits."""
+    @property
+    def chains(self) -> list[tuple[str, Chain]]:
+        """What is held for the outside, with where: for several leaves, then leaf by leaf."""
+        return [entry for held in (self.held, *(leaf.held for leaf in self.leaves)) for entry in held.items()]
+
+    @property
+    def used(self) -> list[str]:
+        """The memories that tiles lie in."""
+        spots = {spot.level for spot in (*self.inside, *(spot for _, chain in self.chains for spot in chain))}
+        return [self.levels[level] for level in sorted(spots)]
+
+    def among(self, levels: tuple[str, ...]) -> RunSchedule:
+        """The same schedule where more memories could be used."""
+
+        def moved(spot: Spot) -> Spot:
+            return spot._replace(level=levels.index(self.levels[spot.level]))
+
+        def all_moved(held: Mapping[str, Chain]) -> dict[str, Chain]:
+            return {tensor: tuple(map(moved, chain)) for tensor, chain in held.items()}
+
+        rooms = dict(zip(self.levels, self.room_bytes, strict=True))
+        return replace(
+            self,
+            levels=levels,
+            room_bytes=tuple(rooms.get(level, 0.0) for level in levels),
+            held=all_moved(self.held),
+            inside=tuple(moved(spot) for spot in self.inside),
+            leaves=tuple(replace(leaf, held=all_moved(leaf.held)) for leaf in self.leaves),
+        )
+
+
+def best_schedule(
+    problem: Problem,
+    run: Run,
+    capacity_bytes: Mapping[str, float],
+    space: Space | None = None,
+    known: RunSchedule | None = None,
+) -> RunSchedule | None:
+    """The schedule of a run with the least traffic to and from memories of so many bytes; None when none fits.
+
+    `known`: a schedule in some of the memories that the search has to beat.
+    """
     space = space or Space()
-    best: RunSchedule | None = None
+    levels = tuple(capacity_bytes)
+    best = None if known is None else known.among(levels)
+    capacity = np.array(list(capacity_bytes.values()), dtype=float)
     exact = True
     for order in orders_of(run.shared):
-        for grain in _grains(run, space):
-            frame = _Search(problem, run, order, grain, space)
-            found = frame.best(capacity_bytes, np.inf if best is None else best.moved_bytes)
+        for grain in grains(run, space):
+            frame = _Search(problem, run, order, grain, space, levels)
+            found = frame.best(capacity, np.inf if best is None else best.moved_bytes)
             exact &= frame.exact
             if found is not None:
                 best = found
@@ -59,7 +106,7 @@ def best_schedule(problem: Problem, run: Run, capacity_bytes: float, space: Spac
     return replace(best, exact=exact and factorial(len(run.shared)) <= MOST_ORDERS)
 
 
-def _grains(run: Run, space: Space) -> list[dict[str, int]]:
+def grains(run: Run, space: Space) -> list[dict[str, int]]:
     """No inner shared loops, or inner loops over the shared ranks that have a coordinate of their own."""
     if len(run.leaves) == 1 or not run.inside:
         return [{}]
@@ -69,75 +116,51 @@ def _grains(run: Run, space: Space) -> list[dict[str, int]]:
 class _Search(Frame):
     """The search over one order of the shared loops."""
 
-    def best(self, capacity: float, limit: float) -> RunSchedule | None:
-        """The best schedule of this order that moves fewer bytes than `limit`."""
-        fixed = np.zeros((self.rows, 1)) + sum(self._inside_room(), np.zeros((1, 1)))
-        written = sum(
-            float(
-                np.prod(self.problem.ranks.words(self.problem.shape(t), self.problem.extents)) * self.problem.bytes[t]
-            )
-            for group in self.run.inside
-            for t in group.stored
-        )
+    def __init__(
+        self,
+        problem: Problem,
+        run: Run,
+        order: tuple[str, ...],
+        grain: Mapping[str, int],
+        space: Space,
+        levels: tuple[str, ...],
+    ) -> None:
+        """`levels`: the memories that tiles may lie in."""
+        super().__init__(problem, run, order, grain, space, len(levels))
+        self.names = levels
+
+    def best(self, capacity: Array, limit: float) -> RunSchedule | None:
+        """The best schedule of this order that moves fewer bytes than `limit`; `capacity`: bytes of each memory."""
+        inside = [
+            _Spread([Spot(0, 0)], np.broadcast_to(room, (self.rows, 1)), np.zeros((self.rows, 1)), self.levels)
+            for room in self.inside_rooms()
+        ]
         best: RunSchedule | None = None
         for held in self._shared_holdings():
-            room, moved = fixed.copy(), np.full((self.rows, 1), written)
-            for use, spot in held.items():
-                room = room + self.placed_room(use, spot, self.order, self.chunks)
-                moved = moved + self.placed_moved(use, spot, self.order, self.chunks)
-            found = self._best_leaves(room, moved, {use.tensor: spot for use, spot in held.items()}, capacity, limit)
+            found = self._best_of(inside, held, capacity, limit)
             if found is not None:
                 best, limit = found, found.moved_bytes
         return best
 
-    def inside_depths(self) -> tuple[int, ...]:
-        """How many shared loops, the inner ones included, enclose each allocation of the run."""
-        loops = (*self.order, *self.grain)
-        depths = []
-        for group in self.run.inside:
-            latest = self.problem.ranks.iterative(group.tensors[0])
-            cut = [
-                moved and rank not in latest
-                for rank, moved in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
-            ]
-            depths.append(steady_depth(cut))
-        return tuple(depths)
-
-    def _inside_room(self) -> Iterator[Array]:
-        loops = (*self.order, *self.grain)
-        for group, depth in zip(self.run.inside, self.inside_depths(), strict=True):
-            chunks = dict(self.chunks)
-            for place, rank in enumerate(loops[:depth]):
-                if place >= len(self.order):
-                    chunks[rank] = np.minimum(chunks[rank], self.grain[rank])
-            cuts = [
-                rank
-                for rank, cut in zip(loops, self.cut_by(self.problem.shape(group.tensors[0]), loops), strict=True)
-                if cut
-            ]
-            yield self.room(group.tensors, [rank for rank in cuts if rank in loops[:depth]], chunks)
-
-    def _shared_holdings(self) -> Iterator[dict[Use, Placement]]:
+    def _shared_holdings(self) -> Iterator[dict[str, _Spread]]:
         """For tensors that several leaves read: one tile for all of them in the shared loops, or each streams."""
-        several = [self._joint(tensor) for tensor in sorted(self.run.several)]
-        apart: list[None] = [] if self.grain else [None]
-        ways = [[*apart, *placements(self.faces(use, self.order), self._idle(use.tensor))] for use in several]
-        for chosen in product(*ways):
-            yield {use: spot for use, spot in zip(several, chosen, strict=True) if spot is not None}
+        spreads = {}
+        for tensor in sorted(self.run.several):
+            use = self.joint(tensor)
+            places = placements(self.faces(use, self.order), self.idle(tensor))
+            rooms = [self.placed_room(use, spot, self.order, self.chunks) for spot in places]
+            moved = [self.placed_moved(use, spot, self.order, self.chunks) for spot in places]
+            spots = [Spot(0, spot.depth, self.space.buffers if spot.depth else 1) for spot in places]
+            spreads[tensor] = _Spread(spots, self._columns(rooms), self._columns(moved), self.levels)
+        apart = [False] if self.grain else [False, True]
+        for streams in product(apart, repeat=len(spreads)):
+            yield {tensor: spreads[tensor] for tensor, alone in zip(spreads, streams, strict=True) if not alone}
 
-    def _joint(self, tensor: str) -> Use:
-        """The use of a tensor by all of its readers."""
-        found = [use for uses in self.run.uses for use in uses if use.tensor == tensor]
-        return Use(tensor, False, tuple(dict.fromkeys(shape for use in found for shape in use.shapes)))
+    def _columns(self, values: Sequence[Array]) -> Array:
+        return np.concatenate([np.broadcast_to(value, (self.rows, 1)) for value in values], axis=1)
 
-    def _idle(self, tensor: str) -> list[bool]:
-        """Shared loops that none of a tensor's readers iterates."""
-        readers = [leaf for leaf, uses in zip(self.run.leaves, self.run.uses, strict=True)
-                   if any(use.tensor == tensor for use in uses)]  # fmt: skip
-        return [all(rank not in leaf.ranks for leaf in readers) for rank in self.order]
-
-    def _best_leaves(
-        self, room: Array, moved: Array, held: Mapping[str, Placement], capacity: float, limit: float
+    def _best_of(
+        self, inside: Sequence[_Spread], held: Mapping[str, _Spread], capacity: Array, limit: float
     ) -> RunSchedule | None:
         pending = [
             (place, leaf, [use for use in uses if use.tensor not in held])
@@ -147,67 +170,124 @@ class _Search(Frame):
         self.exact &= all(table.exact for _, table in busy)
         if not all(table.options for _, table in busy):
             return None
-        if len(busy) == 1 and self.rows == 1:
-            table = busy[0][1]
-            return self._single(table, busy[0][0], float(room.flat[0]), float(moved.flat[0]), held, capacity, limit)
-        live = np.flatnonzero((room[:, 0] <= capacity) & (moved[:, 0] < limit))
-        if not live.size:
-            return None
-        best: tuple[float, float, int, list[int]] | None = None
-        width = max((table.width for _, table in busy), default=1)
-        step = max(1, MOST_CELLS // width)
+        spread = [*inside, *held.values()]
+        left = limit - self.written_bytes()
+        if len(busy) == 1 and self.rows == 1 and not spread:
+            return self._single(busy[0], capacity, left)
+        tables: list[_Spread | LeafTable] = [*spread, *(table for _, table in busy)]
+        best: tuple[float, tuple[float, ...], int, list[int]] | None = None
+        step = max(1, MOST_CELLS // max((table.width for table in tables), default=1))
+        live = self._live(spread, capacity, left)
         for start in range(0, live.size, step):
             rows = live[start : start + step]
-            fronts = [front(*table.evaluated(rows, capacity - room[rows])) for _, table in busy]
-            whole, trail = _all_joined(fronts, rows.size)
-            total = np.where(whole.room + room[rows] <= capacity, whole.moved + moved[rows], np.inf)
-            spot = int(np.argmin(total))
-            row, way = divmod(spot, total.shape[1])
-            if total.flat[spot] < limit:
-                limit = float(total.flat[spot])
-                best = limit, float(whole.room[row, way] + room[rows][row, 0]), int(rows[row]), trail(row, way)
+            room_left = np.broadcast_to(capacity[:, None, None], (self.levels, rows.size, 1))
+            ways = [table.evaluated(rows, room_left) for table in tables]
+            whole, trail = all_joined(ways, room_left, np.full((rows.size, 1), left))
+            at = int(np.argmin(whole.moved))
+            row, way = divmod(at, whole.moved.shape[1])
+            if whole.moved[row, way] < left:
+                left = float(whole.moved[row, way])
+                best = left, tuple(map(float, whole.room[:, row, way])), int(rows[row]), trail(row, way)
         if best is None:
             return None
-        chosen = {
-            place: table.schedule(way, self._row(best[2])) for (place, table), way in zip(busy, best[3], strict=True)
-        }
-        return self._schedule(best[0], best[1], best[2], held, chosen)
+        chosen = list(zip(tables, best[3], strict=True))
+        spots = [table.spot(way) for table, way in chosen if isinstance(table, _Spread)]
+        leaves = [table.schedule(way, self.row(best[2])) for table, way in chosen if isinstance(table, LeafTable)]
+        return self._schedule(
+            best[:3],
+            {tensor: (spot,) for tensor, spot in zip(held, spots[len(inside) :], strict=True)},
+            [spot.level for spot in spots[: len(inside)]],
+            dict(zip((place for place, _ in busy), leaves, strict=True)),
+        )
 
-    def _single(
-        self,
-        table: LeafTable,
-        place: int,
-        room: float,
-        moved: float,
-        held: Mapping[str, Placement],
-        capacity: float,
-        limit: float,
-    ) -> RunSchedule | None:
-        found = table.best(capacity - room, limit - moved)
+    def _live(self, spread: Sequence[_Spread], capacity: Array, limit: float) -> NDArray[np.intp]:
+        """Rows in which what is always there may fit, all memories taken together, and does not move too much."""
+        room = sum((table.room.min(axis=1) for table in spread), np.zeros(self.rows))
+        moved = sum((table.moved.min(axis=1) for table in spread), np.zeros(self.rows))
+        return np.flatnonzero((room <= capacity.sum()) & (moved < limit))
+
+    def _single(self, busy: tuple[int, LeafTable], capacity: Array, limit: float) -> RunSchedule | None:
+        place, table = busy
+        found = table.best(capacity, limit)
         self.exact &= table.exact
         if found is None:
             return None
-        schedule, bytes_moved, bytes_room = found
-        return self._schedule(bytes_moved + moved, bytes_room + room, 0, held, {place: schedule})
-
-    def _row(self, row: int) -> dict[str, int]:
-        return {rank: int(chunk[row, 0]) for rank, chunk in self.chunks.items()}
+        schedule, moved, room = found
+        return self._schedule((moved, tuple(map(float, room)), 0), {}, [], {place: schedule})
 
     def _schedule(
-        self, moved: float, room: float, row: int, held: Mapping[str, Placement], leaves: Mapping[int, LeafSchedule]
+        self,
+        found: tuple[float, tuple[float, ...], int],
+        held: Mapping[str, Chain],
+        inside: Sequence[int],
+        leaves: Mapping[int, LeafSchedule],
     ) -> RunSchedule:
-        own = self._row(row)
+        """The schedule of (bytes moved, room, row) with the memories of what stays `inside`."""
+        moved, room, row = found
+        own = self.row(row)
         return RunSchedule(
             run=self.run,
-            moved_bytes=moved,
+            levels=self.names,
+            moved_bytes=moved + self.written_bytes(),
             room_bytes=room,
             loops=tuple(own.items()),
             grain=tuple((rank, min(size, own[rank])) for rank, size in self.grain.items()),
-            held={tensor: spot.depth for tensor, spot in held.items()},
-            inside=self.inside_depths(),
+            held=held,
+            inside=tuple(map(Spot, inside, self.inside_depths())),
             leaves=tuple(leaves.get(place, LeafSchedule((), {})) for place in range(len(self.run.leaves))),
             exact=self.exact,
         )
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Ways to hold one allocation, each in any of the memories: a way's number is (place, memory).
+
+    spots        the places in the loops
+    room, moved  (rows, places) bytes
+    """
+
+    spots: Sequence[Spot]
+    room: Array
+    moved: Array
+    levels: int
+
+    @property
+    def width(self) -> int:
+        """Number of ways."""
+        return len(self.spots) * self.levels
+
+    def evaluated(self, rows: NDArray[np.intp], room_left: Array) -> tuple[Array, Array]:
+        """Bytes, (rows, ways), and room, (memories, rows, ways), in some rows."""
+        own = np.eye(self.levels)[:, None, None, :] * self.room[rows][None, :, :, None]
+        moved = np.repeat(self.moved[rows], self.levels, axis=1)
+        return moved, own.reshape(self.levels, rows.size, self.width)
+
+    def spot(self, way: int) -> Spot:
+        """The way of a number."""
+        number, level = divmod(way, self.levels)
+        return self.spots[number]._replace(level=level)
+
+
+def common_loops(parts: Sequence[RunSchedule]) -> int:
+    """How many outermost loops all runs have alike."""
+    count = 0
+    for loops in zip(*(part.loops[: len(part.run.batch)] for part in parts), strict=False):
+        if len(set(loops)) > 1:
+            break
+        count += 1
+    return count
+
+
+def twice_loaded(parts: Sequence[RunSchedule]) -> bool:
+    """Whether two runs hold a tensor that both read: two loads of it beside each other cannot be told apart."""
+    held = [
+        use.tensor
+        for part in parts
+        for use in {use for uses in part.run.uses for use in uses}
+        if not use.written and use.tensor in dict(part.chains)
+    ]
+    return len(set(held)) < len(held)
 
 
 def part_tiles(problem: Problem, part: RunSchedule) -> float:
@@ -225,22 +305,3 @@ def part_tiles(problem: Problem, part: RunSchedule) -> float:
             sizes[base] = min(sizes[base], chunk)
         most = max(most, trips * mask.at(sizes[mask.mask.row], sizes[mask.mask.column]).tiles)
     return most
-
-
-def _all_joined(fronts: Sequence[Front], rows: int) -> tuple[Front, Callable[[int, int], list[int]]]:
-    """One front of all leaves, and a function that finds each leaf's way again."""
-    empty = Front(np.zeros((rows, 1)), np.zeros((rows, 1)), np.zeros((rows, 1), dtype=np.int64))
-    if not fronts:
-        return empty, lambda row, way: []
-    stages = [fronts[0]]
-    for following in fronts[1:]:
-        stages.append(joined(stages[-1], following))
-
-    def trail(row: int, way: int) -> list[int]:
-        found: list[int] = []
-        for stage, following in zip(reversed(stages[1:]), reversed(fronts[1:]), strict=True):
-            way, last = divmod(int(stage.way[row, way]), following.moved.shape[1])
-            found.append(int(following.way[row, last]))
-        return [int(fronts[0].way[row, way]), *reversed(found)]
-
-    return stages[-1], trail

@@ -23,6 +23,7 @@ from einsum.expressions import resolve
 from mappings.binding import Issue
 from mappings.candidate import Candidate, shortlist
 from mappings.candidates import Candidates
+from mappings.combined import combined
 from mappings.mapping import Mapping as Plan
 from mappings.mapspace import Problem, breakpoints
 from workloads import Workload
@@ -121,14 +122,14 @@ def find(
         candidates = Candidates(problem, issue, sizes)
         masked = problem.mask is not None
         if masked:
-            found += [*candidates.frugal(), *candidates.arranged()]
+            found += [*candidates.frugal(compulsory), *candidates.arranged()]
         elif objective != "latency":
             least = candidates.least_traffic(compulsory)
             found += [] if least is None else [least]
         if masked:
             continue
         if objective != "dram":
-            found += candidates.arranged()
+            found += [*candidates.arranged(), *combined(candidates, objective)]
         elif found and found[-1].moved_bytes <= compulsory:
             break
     if not found:

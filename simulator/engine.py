@@ -11,8 +11,8 @@ that they need one by one: handing over the whole tuple would count references o
 
 from __future__ import annotations
 
+from einsum.compiling import compiled
 from mappings.program import Array
-from simulator.compiling import compiled
 from simulator.event_tables import (
     CELLS,
     DIRTY,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.compiling import compiled
+from einsum.compiling import compiled
 
 BLOCK = 128
 """Points of a block: 1 KiB a register."""

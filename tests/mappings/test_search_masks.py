@@ -71,7 +71,7 @@ def test_the_closed_form_under_masks_is_near_what_lowering_counts(name: str, arc
     machine = chosen.evaluate(small)
     problem = Problem(cascade, machine, environment(cascade, machine, None, {**given, **chunks}))
     search = Candidates(problem, "serial", chunks)
-    made = [one for one in (*search.frugal(), *search.arranged()) if one.tiles < 4000]
+    made = [one for one in (*search.frugal(0.0), *search.arranged()) if one.tiles < 4000]
     ratios = []
     for place in random.permutation(len(made))[:8]:
         plan = Plan.parse({"mapping": "sample", "variables": dict(chunks), "nest": made[place].write()})

@@ -1,4 +1,4 @@
-"""Compiling the evaluators' inner loops."""
+"""Compiling inner loops."""
 
 from __future__ import annotations
 
