@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mappings.binding import Binding, Issue, balanced, bindings, loads
-from mappings.candidate import MOST_TILES, Candidate
+from mappings.candidate import Candidate
 from mappings.closed_form import Space
 from mappings.leaf_tables import LeafSchedule
 from mappings.mapspace import Leaf, Problem, Run, breakpoints
@@ -49,7 +49,7 @@ class Candidates:
         best: Candidate | None = None
         proved = False
         for space, tag in self._spaces():
-            for made in self._least_in(space, tag):
+            for made in self._least_in(space, tag, floor_bytes):
                 proved |= made.exact or made.moved_bytes <= floor_bytes
                 if best is None or (made.moved_bytes, made.estimate_s) < (best.moved_bytes, best.estimate_s):
                     best = made
@@ -58,17 +58,8 @@ class Candidates:
         return None if best is None else replace(best, exact=proved)
 
     def frugal(self, floor_bytes: float) -> list[Candidate]:
-        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate.
-
-        Tiles in several memories are not tried where one is enough to move no more than `floor_bytes`.
-        """
-        found: list[Candidate] = []
-        for space, tag in self._spaces():
-            for made in self._least_in(space, tag):
-                found.append(made)
-                if made.moved_bytes <= floor_bytes and made.tiles <= MOST_TILES:
-                    break
-        return found
+        """The mapping with the least traffic by estimate, of each space and level: what a mask moves is an estimate."""
+        return [made for space, tag in self._spaces() for made in self._least_in(space, tag, floor_bytes)]
 
     def _spaces(self) -> list[tuple[Space, str]]:
         if self._width == 1:
@@ -76,11 +67,12 @@ class Candidates:
         wide = Space(sizes=self._sizes, grain=self.grain)
         return [(wide, "wide"), (replace(wide, sizes=self.fine_sizes), "fine"), (Space(), "all")]
 
-    def _least_in(self, space: Space, tag: str) -> Iterator[Candidate]:
-        """With all tiles of a run in one memory, and with each tile in any of them."""
-        yield from filter(None, (self._least_on((level,), space, tag) for level in self.levels))
-        if len(self.levels) > 1:
-            yield from filter(None, (self._least_on(tuple(self.levels), space, tag),))
+    def _least_in(self, space: Space, tag: str, floor_bytes: float) -> list[Candidate]:
+        """With all tiles of a run in one memory and, where that moves more than the floor, each tile in any of them."""
+        found = [made for level in self.levels if (made := self._least_on((level,), space, tag)) is not None]
+        if len(self.levels) > 1 and all(made.moved_bytes > floor_bytes for made in found):
+            found += filter(None, (self._least_on(tuple(self.levels), space, tag),))
+        return found
 
     def _least_on(self, levels: tuple[str, ...], space: Space, tag: str) -> Candidate | None:
         """Shortest path over the cuts: each run alone has all of the memories."""

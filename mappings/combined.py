@@ -16,12 +16,19 @@ MOST_ROWS = 256
 
 
 def combined(candidates: Candidates, objective: str) -> list[Candidate]:
-    """Mappings whose runs follow one another, each with tiles in any of the memories; times and energies add up."""
+    """Mappings whose runs follow one another, each with tiles in any of the memories; times and energies add up.
+
+    Chunks fill the units; where nothing fits with those, all chunks are tried.
+    """
+    filling = Space(sizes=candidates.fine_sizes, grain=candidates.grain, rows=MOST_ROWS)
+    return _in_space(candidates, objective, filling) or _in_space(candidates, objective, Space(rows=MOST_ROWS))
+
+
+def _in_space(candidates: Candidates, objective: str, space: Space) -> list[Candidate]:
     found = []
     known: dict[tuple[int, int], list[Weighed]] = {}
     machine = candidates.problem.machine
     capacity = {level: float(machine.memories[level].capacity_bytes) for level in candidates.levels}
-    space = Space(sizes=candidates.fine_sizes, grain=candidates.grain, rows=MOST_ROWS)
     for cut in candidates.cuts():
         best: list[tuple[float, float, list[RunSchedule]]] = [(0.0, 0.0, [])]
         for start, end in pairwise(cut):
