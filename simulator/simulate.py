@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures import Architecture
+from architectures.gpu import Gpu
 from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError, join_key, refuse_unknown
 from einsum.expressions import resolve
@@ -221,6 +222,7 @@ def kernel_program(chosen: Design) -> TileProgram:
     machine = chosen.architecture.evaluate(chosen.settings)
     env = chosen.environment()
     arguments = {name: env[name] for name in chosen.mapping.variables}
+    Gpu.of(machine)  # refuses what is none
     try:
         _refuse_other_sizes(chosen, {**machine.variables, **arguments})
         return lower_kernel(chosen.mapping.kernel, machine, arguments)
