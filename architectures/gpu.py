@@ -12,6 +12,10 @@ from typing import Any
 from architectures.evaluated import EvaluatedArchitecture
 from einsum.errors import SpecError
 
+MOST_SPILLED = 2
+"""Registers that a thread may need, over those that there are. Compilers spill some without much harm (measured up to
+1.7); a thread that lacks more than half of them waits for its own memory, which no step stands for."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -97,6 +101,11 @@ class Gpu:
             raise SpecError(
                 f"a thread block needs {shared_bytes:,.0f} bytes of shared memory, "
                 f"the multiprocessor has {self.shared_per_block:,.0f}"
+            )
+        if registers > MOST_SPILLED * self.max_registers:
+            raise SpecError(
+                f"a thread would need {registers:,.0f} registers and has {self.max_registers:,.0f}; "
+                "what spilling so many costs is not modelled"
             )
         rounded = -(-min(registers, self.max_registers) * 32 // self.register_unit) * self.register_unit
         # Each of the four schedulers has a quarter of the registers for its own warps.

@@ -73,3 +73,8 @@ def test_rates_are_those_of_the_format() -> None:
 
 def test_long_rows_of_no_attention_take_no_memory() -> None:
     assert predict(Case("copy", q_len=2**40), H100).time_s > 1.0
+
+
+def test_a_tile_that_one_warp_cannot_hold_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"a thread would need 1,7\d\d registers and has 255"):
+        predict(replace(ATTENTION, head_dim=128, block_m=128, block_n=128, warps=1, stages=2), H100)
