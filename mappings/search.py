@@ -212,7 +212,11 @@ def _plan(candidate: Candidate, cascade: Cascade, architecture: Architecture, hi
 def environment(
     cascade: Cascade, machine: EvaluatedArchitecture, workload: Workload | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Values of all variables of workload, architecture and cascade; settings win. SpecError for a missing size."""
+    """Values of all variables of workload, architecture and cascade; settings win, and the cascade's own come last.
+
+    A value that the workload gives replaces the cascade's default, as for the simulator: J, the heads of a group.
+    SpecError for a missing size.
+    """
     env: dict[str, Any] = {}
     if workload is not None:
         env.update(workload.resolve(settings))
@@ -225,7 +229,8 @@ def environment(
         sizes = "size" if len(missing) == 1 else "sizes"
         raise SpecError(f"{source} {sizes} {', '.join(missing)} of cascade '{cascade.name}'")
     definitions = cascade.definitions
-    given = {name: value for name, value in env.items() if name not in definitions or name in settings}
+    own = {*settings, *cascade.variables}
+    given = {name: value for name, value in env.items() if name not in definitions or name in own}
     return resolve(definitions, given)
 
 
