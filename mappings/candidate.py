@@ -31,7 +31,7 @@ class Candidate:
 
 
 def shortlist(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
-    """Candidates worth a full evaluation: those with the least estimated time, and those with the least traffic.
+    """Candidates worth a full evaluation: the least estimated time, and the least traffic (at least one).
 
     Under a mask those with too many tiles are left out while there are others.
     """
@@ -45,7 +45,7 @@ def shortlist(candidates: Sequence[Candidate], objective: str) -> list[Candidate
     fast = sorted(others, key=lambda c: (c.estimate_s, c.moved_bytes))
     frugal = sorted(others, key=lambda c: (c.moved_bytes, c.estimate_s))
     most = {"latency": SHORTLIST, "energy": SHORTLIST // 4, "dram": 0}.get(objective, SHORTLIST // 2)
-    chosen = (*fast[:most], *frugal[: SHORTLIST - most], *weighed[:SHORTLIST])
+    chosen = (*fast[:most], *frugal[: max(SHORTLIST - most, 1)], *weighed[:SHORTLIST])
     return list({id(c): c for c in chosen}.values())
 
 

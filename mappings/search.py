@@ -114,6 +114,7 @@ def find(
     if len(machine.memories) < 2:
         raise SpecError(f"the architecture '{architecture.name}' has no memory beside its outermost one to map to")
     found: list[Candidate] = []
+    spaces: dict[int, Candidates] = {}
     compulsory, masked = inf, False
     for sizes in _partition_sizes(cascade, machine, workload, given, objective):
         env = environment(cascade, machine, workload, {**given, **sizes})
@@ -123,11 +124,11 @@ def find(
         masked = problem.mask is not None
         if masked:
             found += [*candidates.frugal(compulsory), *candidates.arranged()]
-        elif objective != "latency":
-            least = candidates.least_traffic(compulsory)
-            found += [] if least is None else [least]
-        if masked:
             continue
+        least = candidates.least_traffic(compulsory)
+        if least is not None:
+            found.append(least)
+            spaces[id(least)] = candidates
         if objective != "dram":
             found += [*candidates.arranged(), *combined(candidates, objective)]
         elif found and found[-1].moved_bytes <= compulsory:
@@ -136,14 +137,7 @@ def find(
         _refuse(cascade, machine)
     plan_of = partial(_plan, cascade=cascade, architecture=architecture, hidden_fill=hidden_fill)
     if objective == "dram" and not masked:
-        best = min(found, key=lambda candidate: (candidate.moved_bytes, candidate.estimate_s))
-        plan = _plan(best, cascade, architecture, hidden_fill)
-        cost = None if evaluate is None else evaluate(plan)
-        if evaluate is not None and cost is not None and not isclose(cost.dram_bytes, best.moved_bytes, rel_tol=1e-9):
-            # The closed form does not hold here; what is counted in full does, so several are counted.
-            found += [*candidates.arranged(), *combined(candidates, "latency")]
-            return _best_cost(found, objective, evaluate, plan_of, compulsory)
-        return Found(plan, objective, best.moved_bytes, compulsory, best.exact, len(found), cost)
+        return _least_traffic(found, spaces, evaluate, plan_of, compulsory)
     if evaluate is None:
         raise SpecError("the least traffic under a mask needs an evaluator of mappings")
     return _best_cost(found, objective, evaluate, plan_of, compulsory)
@@ -154,6 +148,39 @@ def _refuse(cascade: Cascade, machine: EvaluatedArchitecture) -> None:
     raise SpecError(
         f"no mapping of cascade '{cascade.name}' fits into {level.name} ({float(level.capacity_bytes):,.0f} bytes)"
     )
+
+
+def _least_traffic(
+    found: Sequence[Candidate],
+    spaces: Mapping[int, Candidates],
+    evaluate: Evaluate | None,
+    plan: Callable[[Candidate], Plan],
+    compulsory: float,
+) -> Found:
+    """The mapping with the least traffic; of those that move as little, with an evaluator, the fastest that is found.
+
+    spaces  id of a candidate -> those that it is one of
+    """
+    best = min(found, key=lambda candidate: (candidate.moved_bytes, candidate.estimate_s))
+    least = Found(plan(best), "dram", best.moved_bytes, compulsory, best.exact, len(found))
+    if evaluate is None:
+        return least
+    cost = fastest = evaluate(least.mapping)
+    least = replace(least, cost=cost)
+    others = [*spaces[id(best)].arranged(), *combined(spaces[id(best)], "latency")]
+    if not isclose(cost.dram_bytes, best.moved_bytes, rel_tol=1e-9):
+        # The closed form does not hold here; what is counted in full does, so several are counted.
+        return _best_cost([*found, *others], "dram", evaluate, plan, compulsory)
+    alike = [candidate for candidate in others if candidate.moved_bytes <= best.moved_bytes]
+    for candidate in shortlist(alike, "latency"):
+        made = plan(candidate)
+        try:
+            own = evaluate(made)
+        except SpecError:
+            continue  # lowering finds that it does not fit
+        if own.dram_bytes <= cost.dram_bytes and own.latency_s < fastest.latency_s:
+            least, fastest = replace(least, mapping=made, cost=own), own
+    return least
 
 
 def _best_cost(

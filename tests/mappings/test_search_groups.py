@@ -101,3 +101,59 @@ def test_keys_and_values_of_a_group_come_once() -> None:
     once = 2 * (71 * 64 + 2 * 2048 * 64 + 71 * 64)
     assert found.cost.dram_bytes == found.dram_bytes == found.compulsory_bytes == once
     assert found.exact
+
+
+SIGMOID = Cascade.parse(
+    """
+    cascade: sigmoid-attention
+    ranks: {b: B, h: H, p: P, m: M, e: E, f: F}
+    inputs: {Q: [b, h, p, e], K: [b, h, m, e], V: [b, h, m, f]}
+    outputs: [AV]
+    einsums:
+      - QK[b,h,m,p] = Q[b,h,p,e] * K[b,h,m,e]
+      - A[b,h,m,p] = sigmoid(QK[b,h,m,p])
+      - AV[b,h,p,f] = A[b,h,m,p] * V[b,h,m,f]
+    """
+)
+EDGE = Architecture.parse(
+    """
+    architecture: edge
+    clock: 800 MHz
+    word_bits: 16
+    memories:
+      DRAM: {bandwidth: 50 GB/s, access_bits: 64, read_energy: 250 pJ, write_energy: 250 pJ}
+      SRAM: {capacity: 512 KiB, access_bits: 128, read_energy: 25 pJ, write_energy: 25 pJ}
+    units:
+      array: {dims: {rows: 32, columns: 32}, ops: {mac: {energy: 1 pJ}}}
+      vector: {dims: {lanes: 32}, ops: {sigmoid: {cycles: 2, energy: 8 pJ}}}
+    """
+)
+
+
+def test_of_mappings_that_move_as_little_the_fastest_is_found() -> None:
+    """The array computes all products; nothing is faster than all of its elements at work all the time."""
+    sizes = {"B": 2, "H": 4, "P": 1024, "M": 1024, "E": 64, "F": 64}
+    found = find_mapping(SIGMOID, EDGE, None, "dram", sizes)
+    assert found.exact
+    assert found.cost is not None
+    assert found.cost.dram_bytes == found.dram_bytes == found.compulsory_bytes
+    assert found.cost.latency_s == pytest.approx(2 * 4 * 1024 * 1024 * (64 + 64) / 32**2 / 800e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("cascade", "architecture", "workload", "sizes"),
+    [
+        ("matmul", "fusemax", None, {"K": 64, "N": 64, "M": 64, "W": 61, "buffer": 8192}),
+        ("attention-decode", "fusemax", "falcon-7b", {}),
+        ("attention-decode", "tpu-v4i", "llama-2-70b", {}),
+    ],
+)
+def test_latency_is_no_worse_than_that_of_the_least_traffic(
+    cascade: str, architecture: str, workload: str | None, sizes: dict[str, int]
+) -> None:
+    fast = find_mapping(cascade, architecture, workload, "latency", sizes)
+    frugal = find_mapping(cascade, architecture, workload, "dram", sizes)
+    assert fast.cost is not None
+    assert frugal.cost is not None
+    assert fast.cost.latency_s <= frugal.cost.latency_s
+    assert fast.cost.dram_bytes >= frugal.cost.dram_bytes
