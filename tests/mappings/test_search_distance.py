@@ -86,7 +86,9 @@ def test_time_and_energy(levels: tuple[str, ...], objectives: tuple[str, ...]) -
             value = {"latency": time, "energy": energy, "edp": time * energy}[objective]
             fits = np.all([room <= most for room, most in zip(taken, capacities, strict=True)], axis=0)
             least[capacities, objective] = min(least[capacities, objective], value[fits].min(initial=inf))
-    tolerance = {"latency": 1.07, "energy": 1.0, "edp": 1.05}
+    # How far the search is from the best where its estimate of fill and drain decides (docs/mapper.md).
+    latency, edp = (1.07, 1.05) if len(levels) == 1 else (1.09, 1.07)
+    tolerance = {"latency": latency, "energy": 1.0, "edp": edp}
     for (capacities, objective), value in least.items():
         found = best(architecture(capacities), objective, **sizes)
         assert found.cost is not None
