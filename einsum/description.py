@@ -1,4 +1,4 @@
-"""What every description that is one pydantic model shares: reading, checking, writing, and its variables."""
+"""What descriptions share: reading and writing; of those that are one pydantic model, checking and variables too."""
 
 from __future__ import annotations
 
@@ -14,21 +14,37 @@ from einsum.files import whole_file
 from einsum.specfile import find_spec, load_yaml, parse_yaml, pydantic_error
 
 
-class Description(BaseModel):
-    """A description of a kind: it never changes, knows all its fields, and remembers the file that it came from.
+class FromFile:
+    """Anything that a YAML file of a kind describes. A subclass names its `KIND` and has a `parse`."""
 
-    A subclass names its `KIND`, has the field `variables`, and says in `check` what has to hold with their defaults.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     KIND: ClassVar[str]
-    _file: str | None = PrivateAttr(default=None)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
         """The description of a library name or of a YAML file; SpecError says what is wrong and where."""
         path = find_spec(cls.KIND, name_or_path)
         return cls.parse(load_yaml(path), file=str(path))
+
+    @classmethod
+    def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Self:
+        """The description in YAML text or its data."""
+        raise NotImplementedError
+
+
+def write_data(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write a description's data as YAML; a partial file is never left behind."""
+    with whole_file(path) as partial:
+        partial.write_text(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class Description(FromFile, BaseModel):
+    """A description of a kind: it never changes, knows all its fields, and remembers the file that it came from.
+
+    A subclass names its `KIND`, has the field `variables`, and says in `check` what has to hold with their defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    _file: str | None = PrivateAttr(default=None)
 
     @classmethod
     def parse(cls, source: str | Mapping[str, Any], file: str | None = None) -> Self:
@@ -51,8 +67,7 @@ class Description(BaseModel):
 
     def save(self, path: str | Path) -> None:
         """Write the description as YAML; a partial file is never left behind."""
-        with whole_file(path) as partial:
-            partial.write_text(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_data(path, self.data())
 
     @property
     def file(self) -> str | None:

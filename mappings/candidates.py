@@ -374,6 +374,7 @@ class Candidates:
 
     @cached_property
     def grain(self) -> dict[str, int]:
+        """Coordinates of each rank that inner shared loops take at a time: the width of the array."""
         return {rank: self._width for leaf in self.leaves for rank in leaf.ranks}
 
     def _sizes(self, rank: str, extent: int, shared: bool = False) -> list[int]:

@@ -6,15 +6,16 @@ import csv
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
+from einsum.description import FromFile, write_data
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
-from einsum.files import reason, whole_file
-from einsum.specfile import beside, find_spec, load_yaml, parse_yaml, pydantic_error
+from einsum.files import reason
+from einsum.specfile import beside, parse_yaml, pydantic_error
 from mappings.gpu.kernel import GpuKernel
 from mappings.plan import PhasePlan, parse_plan
 from mappings.schema import Model, Node, parse_nest
@@ -88,9 +89,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class Mapping(FromFile):
     """A mapping file: its header, its nest, plan of phases or GPU kernel, and its table if it has one."""
 
+    KIND: ClassVar[str] = "mapping"
     header: Header
     nest: tuple[Node, ...]
     data: MappingABC[str, Any] = field(compare=False, repr=False)
@@ -113,12 +115,6 @@ class Mapping:
     def known_names(self) -> frozenset[str]:
         """Names that can be set from outside: variables and columns of the table."""
         return frozenset(self.variables) | frozenset(self.table.columns if self.table else ())
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Mapping:
-        """The mapping of a library name or of a YAML file; SpecError says what is wrong and where."""
-        path = find_spec("mapping", name_or_path)
-        return cls.parse(load_yaml(path), file=str(path))
 
     @classmethod
     def parse(cls, source: str | MappingABC[str, Any], file: str | None = None) -> Mapping:
@@ -144,10 +140,7 @@ class Mapping:
 
     def save(self, path: str | Path) -> None:
         """Write the mapping as YAML (its table stays where it is); a partial file is never left behind."""
-        import yaml
-
-        with whole_file(path) as partial:
-            partial.write_text(yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_data(path, self.data)
 
 
 def _load_kernel(name: Any, file: str | None) -> GpuKernel:

@@ -39,7 +39,7 @@ FILES = {
     "mapping": FileKind(
         "Mapping", ("mappings.mapping:Header", "mappings.schema:Node"), "mappings/library/fusemax-binding.yaml",
         "How it is run: a header and one body. A body is a `nest`, a list of the nodes below "
-        "([the mapping language](../mappings.md)), or a [`plan`](plan.md).",
+        "([the mapping language](../mappings.md)), a [`plan`](plan.md), or a GPU [`kernel`](gpu-kernel.md).",
     ),
     "plan": FileKind(
         "Mapping: plan of phases", ("mappings.plan:PhasePlan",), "mappings/library/llm-in-a-flash.yaml",
