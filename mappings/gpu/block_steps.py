@@ -220,8 +220,7 @@ class BlockSteps:
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
             for einsum in self._einsums(leaf):
-                product = self.products.get(einsum.name)
-                if product and self._wide(product.padded):
+                if (product := self.products.get(einsum.name)) and self._wide(product.padded):
                     cost += self._issue(product.padded).times(counts[leaf])
         return cost
 
@@ -233,9 +232,8 @@ class BlockSteps:
         threads = self.threads
         steps = product.depth * product.word_bytes / PRODUCT_DEPTH_BYTES * product.repeat
         if self._wide(product):
-            return threads.operation("group_mma").times(
-                steps * max(1.0, product.rows / (16 * threads.warps)) * threads.count
-            )
+            turns = max(1.0, product.rows / (16 * threads.warps))
+            return threads.operation("group_mma").times(steps * turns * threads.count)
         return threads.operation("warp_mma").times(steps * product.rows / 16 * product.columns / 8 * 32)
 
     def _product_step(self, einsum: Einsum, leaf: Leaf, part: BlockPart, count: float, barrier: float) -> GridStep:
@@ -393,8 +391,7 @@ class BlockSteps:
 def _vector(name: str, cost: Cost, latency: float, shared: float = 0.0) -> GridStep:
     return GridStep(
         vector=name, issue=_number(cost.issue), half=_number(cost.half), sfu=_number(cost.sfu), fp32=_number(cost.fp32),
-        shared=_number(shared),
-        latency=_number(latency),
+        shared=_number(shared), latency=_number(latency),
     )  # fmt: skip
 
 
