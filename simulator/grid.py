@@ -40,6 +40,7 @@ class ClassCost:
     aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
     beside_s, beside_latency_s   of the steps that run beside it
     filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
+    forks_s    steps that start together, each with its busy seconds; the next waits for all of them
     """
 
     demand_s: Mapping[str, float]
@@ -54,6 +55,7 @@ class ClassCost:
     beside_latency_s: float = 0.0
     filled_s: float = 0.0
     beside_filled_s: float = 0.0
+    forks_s: tuple[Mapping[str, float], ...] = ()
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -80,10 +82,10 @@ class ClassCost:
         beside_latency_s = self.beside_latency_s
         if parts == 1:
             latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
-        names = dict.fromkeys([*self.demand_s, *self.aside_s, *self.beside_s])
-        all_paths = (self.demand_s, self.aside_s, self.beside_s)
+        all_paths = (self.demand_s, self.aside_s, self.beside_s, *self.forks_s)
+        names = dict.fromkeys(name for path in all_paths for name in path)
         paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
-        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s)
+        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[3:])
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -94,6 +96,7 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     stages, beside_latency, filled, beside_filled = 1.0, 0.0, 0.0, 0.0
+    forks: list[Mapping[str, float]] = []
     for cost, count, late in zip(costs, counts, late_s, strict=True):
         for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
             for name, seconds in part.items():
@@ -102,11 +105,12 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
         beside_latency += count * cost.beside_latency_s
         filled += count * cost.filled_s
         beside_filled += count * cost.beside_filled_s
+        forks += [{name: count * seconds for name, seconds in fork.items()} for fork in cost.forks_s if count > 0]
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
         paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
-        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
+        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled, forks_s=tuple(forks),
     )  # fmt: skip
 
 
@@ -117,25 +121,29 @@ def residence_s(
     aside_s: Sequence[float] = (),
     beside_s: Sequence[float] = (),
     beside_latency_s: float = 0.0,
+    forks_s: Sequence[Sequence[float]] = (),
 ) -> float:
     """Time of one round of a closed network of queues with a delay, by mean value analysis.
 
     A customer may leave work at stations (`aside_s`) and go on beside it (`beside_s`); the round ends with the longer.
+    It may also ask several stations at once (`forks_s`), and wait for the last.
     """
     stations = len(demands_s)
     aside, beside = (list(values) or [0.0] * stations for values in (aside_s, beside_s))
+    forked = [sum(fork[place] for fork in forks_s) for place in range(stations)]
     total, queue = 0.0, [0.0] * stations
     for count in range(1, customers + 1):
         slower = [1 + waiting for waiting in queue]
         chain, left, past = (
             sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
         )
+        chain += sum(max(part * slow for part, slow in zip(fork, slower, strict=True)) for fork in forks_s)
         total = latency_s + chain + max(left, beside_latency_s + past)
         if total == 0:
             return 0.0
         queue = [
-            (here + then + meanwhile) * slow * count / total
-            for here, then, meanwhile, slow in zip(demands_s, aside, beside, slower, strict=True)
+            (here + then + meanwhile + part) * slow * count / total
+            for here, then, meanwhile, part, slow in zip(demands_s, aside, beside, forked, slower, strict=True)
         ]
     return total
 
@@ -312,11 +320,12 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
     }
-    computing = [step for step in steps if not step.traffic and _distance(step) == 0]
+    computing = [step for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
+    forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
     stages, path = 1.0, 0
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
@@ -328,7 +337,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
         assert step.resource is not None
         left = step in computing[:-1] and step.name not in waited_for
         place = 1 if left else path
-        paths[place][step.resource] = paths[place].get(step.resource, 0.0) + busy
+        work = forks.get(step.beside or step.name, paths[place])
+        work[step.resource] = work.get(step.resource, 0.0) + busy
         if step.traffic:  # transfers are asked for together
             transfer = max(transfer, delay)
         else:
@@ -339,6 +349,7 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
+        tuple(forks.values()),
     )  # fmt: skip
 
 

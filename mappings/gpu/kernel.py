@@ -70,11 +70,14 @@ class GridStep(Model):
     """vector: cycles from an instruction of a warp to its next, by the compiler's stall counts; the architecture's
     `instruction_pace` when omitted."""
     issue: Expression = ZERO
-    """Lane operations of a trip: instructions x threads."""
+    """Lane operations of a trip: instructions x threads. product: of those that issue it and load its operands, while
+    the tensor cores work."""
     half: Expression = ZERO
     """Those among them that run at half the rate (maximum, conversion)."""
     sfu: Expression = ZERO
     """Operations of the special-function unit."""
+    fp32: Expression = ZERO
+    """Additions, multiplications and multiply-adds of 32 bits among the lane operations."""
     shared: Expression = ZERO
     """Bytes that go through the shared memory."""
     latency: Expression = ZERO
