@@ -9,7 +9,9 @@ and, for every subspace H of the other loops, sum_j s_j rank(phi_j | H) + sum_i 
 Demmel, Knight, Scanlon, Yelick 2013; Valdimarsson 2010: the lattice that the kernels generate under + and
 intersection suffices). When each array is indexed by loops alone the subspaces along the axes suffice. Candidates
 for (s, t) are proposed in floating point (by corners of the polyhedron, or by linear programs with HiGHS) and
-accepted only when the conditions hold in exact rational arithmetic.
+accepted only when the conditions hold in exact rational arithmetic and a *chain* proves the inequality once more, by
+the chain rule of entropy: independent linear forms x_1, x_2, ... of the loops outside T, each of which arrays and
+loops of total exponent 1 or more see, given the forms before it (docs/bounds.md, section 2).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from math import comb, log, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.lattice import closure, kernel, rank_on
+from bounds.lattice import Space, closure, echelon, kernel, rank_on
 
 Floats = NDArray[np.float64]
 MOST_SUBSPACES = 120
@@ -57,12 +59,13 @@ class Program:
 
 @dataclass(frozen=True)
 class Inequality:
-    """One proven inequality of a program, with exact exponents."""
+    """One proven inequality of a program, with exact exponents; `chain` has the forms that prove it, over all loops."""
 
     capped: tuple[str, ...]
     cap: float
     s: tuple[Fraction, ...]
     t: tuple[tuple[str, Fraction], ...]
+    chain: tuple[tuple[int, ...], ...]
 
     def log_constant(self, extents: dict[str, float]) -> float:
         """Logarithm of cap(T) * prod L_i ** t_i."""
@@ -83,7 +86,10 @@ def inequalities(program: Program) -> tuple[Inequality, ...]:
         for corner in _corners(matrix, dims, len(program.arrays), prices):
             s, t = corner[: len(program.arrays)], corner[len(program.arrays) :]
             powers = tuple((loop, e) for loop, e in zip(free, t, strict=True) if e)
-            candidate = Inequality(tuple(capped), cap, s, powers)
+            chain = _chain(program, loops, s, dict(powers))
+            if chain is None:
+                continue
+            candidate = Inequality(tuple(capped), cap, s, powers, chain)
             known = found.get(s)
             if known is None or candidate.log_constant(program.extents) < known.log_constant(program.extents):
                 found[s] = candidate
@@ -111,6 +117,48 @@ def _conditions(
         matrix += [[rank_on(rows, space) for rows in [*maps, *single]] for space in spaces]
         dims += [len(space) for space in spaces]
     return matrix, dims
+
+
+def _chain(
+    program: Program, loops: tuple[str, ...], s: tuple[Fraction, ...], t: dict[str, Fraction]
+) -> tuple[tuple[int, ...], ...] | None:
+    """Forms of the loops, block by block, each seen by exponents of 1 or more; None where none are found."""
+    found: list[tuple[int, ...]] = []
+    for block in blocks(loops, program):
+        columns = [program.loops.index(loop) for loop in block]
+        axes = {loop: tuple(int(loop == other) for other in block) for loop in block}
+        maps = [
+            ([tuple(row[c] for c in columns) for row in a.index], e) for a, e in zip(program.arrays, s, strict=True)
+        ]
+        maps += [([axes[loop]], e) for loop, e in t.items() if loop in block]
+        pool = sorted({*axes.values(), *(row for rows, _ in maps for row in rows if any(row))})
+        forms = _chained([(rows, e) for rows, e in maps if e], pool, [], set())
+        if forms is None:
+            return None
+        own = [dict(zip(columns, form, strict=True)) for form in forms]
+        found += [tuple(form.get(c, 0) for c in range(len(program.loops))) for form in own]
+    return tuple(found)
+
+
+def _chained(
+    maps: list[tuple[list[tuple[int, ...]], Fraction]],
+    pool: list[tuple[int, ...]],
+    chosen: list[tuple[int, ...]],
+    dead: set[Space],
+) -> list[tuple[int, ...]] | None:
+    """The forms of the pool that complete a chain, by a search that tries no span of forms (`dead`) twice."""
+    if len(chosen) == len(pool[0]):
+        return chosen
+    span = echelon(chosen)
+    for form in pool if span not in dead else ():
+        if len(echelon([*chosen, form])) == len(chosen):
+            continue
+        seen = sum(e for rows, e in maps if len(echelon([*rows, *chosen])) == len(echelon([*rows, *chosen, form])))
+        whole = _chained(maps, pool, [*chosen, form], dead) if seen >= 1 else None
+        if whole:
+            return whole
+    dead.add(span)
+    return None
 
 
 def blocks(loops: tuple[str, ...], program: Program) -> list[tuple[str, ...]]:

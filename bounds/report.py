@@ -282,9 +282,7 @@ def _rows(
     return tuple(rows)
 
 
-def _refuse_below(
-    bound: LowerBound, best: Floats, described: Sequence[str], named: Mapping[str, Traffic]
-) -> None:
+def _refuse_below(bound: LowerBound, best: Floats, described: Sequence[str], named: Mapping[str, Traffic]) -> None:
     """InternalError where a schedule that fits moves less than the bound; a part in 10^6 is left to rounding.
 
     A bound without recomputation is none for schedules that recompute, as some of these do.
