@@ -85,14 +85,14 @@ def inequalities(program: Program) -> tuple[Inequality, ...]:
         prices = [log(program.extents[loop]) for loop in free]
         for corner in _corners(matrix, dims, len(program.arrays), prices):
             s, t = corner[: len(program.arrays)], corner[len(program.arrays) :]
-            powers = tuple((loop, e) for loop, e in zip(free, t, strict=True) if e)
-            chain = _chain(program, loops, s, dict(powers))
-            if chain is None:
-                continue
-            candidate = Inequality(tuple(capped), cap, s, powers, chain)
-            known = found.get(s)
-            if known is None or candidate.log_constant(program.extents) < known.log_constant(program.extents):
-                found[s] = candidate
+            powers = {loop: e for loop, e in zip(free, t, strict=True) if e}
+            known, constant = (
+                found.get(s),
+                log(cap) + sum(float(e) * log(program.extents[x]) for x, e in powers.items()),
+            )
+            if known is None or constant < known.log_constant(program.extents) - 1e-12:
+                candidate = _chained(program, capped, cap, s, powers)
+                found |= {s: candidate} if candidate else {}
     return tuple(found.values())
 
 
@@ -119,44 +119,54 @@ def _conditions(
     return matrix, dims
 
 
-def _chain(
-    program: Program, loops: tuple[str, ...], s: tuple[Fraction, ...], t: dict[str, Fraction]
-) -> tuple[tuple[int, ...], ...] | None:
-    """Forms of the loops, block by block, each seen by exponents of 1 or more; None where none are found."""
-    found: list[tuple[int, ...]] = []
-    for block in blocks(loops, program):
-        columns = [program.loops.index(loop) for loop in block]
-        axes = {loop: tuple(int(loop == other) for other in block) for loop in block}
-        maps = [
-            ([tuple(row[c] for c in columns) for row in a.index], e) for a, e in zip(program.arrays, s, strict=True)
-        ]
-        maps += [([axes[loop]], e) for loop, e in t.items() if loop in block]
-        pool = sorted({*axes.values(), *(row for rows, _ in maps for row in rows if any(row))})
-        forms = _chained([(rows, e) for rows, e in maps if e], pool, [], set())
+def _chained(
+    program: Program, capped: tuple[str, ...], cap: float, s: tuple[Fraction, ...], t: dict[str, Fraction]
+) -> Inequality | None:
+    """The inequality with a chain that proves it, or None where none is found.
+
+    A cap that is a product of extents becomes exponents of 1 of its loops, so that a chain can begin with them.
+    """
+    if set(capped) <= program.extents.keys():
+        t, capped, cap = t | {loop: Fraction(1) for loop in capped}, (), 1.0
+    axes = {loop: tuple(int(loop == other) for other in program.loops) for loop in program.loops}
+    maps = [(list(a.index), e) for a, e in zip(program.arrays, s, strict=True) if e]
+    maps += [([axes[loop]], e) for loop, e in t.items()]
+    chain: list[tuple[int, ...]] = []
+    for block in blocks(tuple(loop for loop in program.loops if loop not in capped), program):
+        inside = [k for k, loop in enumerate(program.loops) if loop in block]
+        own = [([_within(row, inside) for row in rows if any(row[k] for k in inside)], e) for rows, e in maps]
+        own = [([row for row in rows if row], e) for rows, e in own]
+        pool = sorted({*(row for rows, _ in own for row in rows), *(_within(axes[loop], inside) for loop in block)})
+        forms = _forms(own, pool, [], set())
         if forms is None:
             return None
-        own = [dict(zip(columns, form, strict=True)) for form in forms]
-        found += [tuple(form.get(c, 0) for c in range(len(program.loops))) for form in own]
-    return tuple(found)
+        at = [dict(zip(inside, form, strict=True)) for form in forms]
+        chain += [tuple(form.get(k, 0) for k in range(len(program.loops))) for form in at]
+    return Inequality(capped, cap, s, tuple(t.items()), tuple(chain))
 
 
-def _chained(
+def _within(row: tuple[int, ...], inside: list[int]) -> tuple[int, ...]:
+    """The part of a row in some columns; nothing where it has others too, which only a capped loop can bring."""
+    return tuple(row[k] for k in inside) if not any(v for k, v in enumerate(row) if k not in inside) else ()
+
+
+def _forms(
     maps: list[tuple[list[tuple[int, ...]], Fraction]],
     pool: list[tuple[int, ...]],
     chosen: list[tuple[int, ...]],
     dead: set[Space],
 ) -> list[tuple[int, ...]] | None:
-    """The forms of the pool that complete a chain, by a search that tries no span of forms (`dead`) twice."""
-    if len(chosen) == len(pool[0]):
-        return chosen
+    """Forms of the pool that make a chain, by a search that tries no span of forms (`dead`) twice."""
     span = echelon(chosen)
-    for form in pool if span not in dead else ():
+    if len(span) == len(pool[0]) or span in dead:
+        return chosen if span not in dead else None
+    for form in pool:
         if len(echelon([*chosen, form])) == len(chosen):
             continue
         seen = sum(e for rows, e in maps if len(echelon([*rows, *chosen])) == len(echelon([*rows, *chosen, form])))
-        whole = _chained(maps, pool, [*chosen, form], dead) if seen >= 1 else None
-        if whole:
-            return whole
+        found = _forms(maps, pool, [*chosen, form], dead) if seen >= 1 else None
+        if found:
+            return found
     dead.add(span)
     return None
 

@@ -76,10 +76,7 @@ def _mixture(mode: Record, at: str, words: float) -> float:
 
 
 def _proven_constant(program: Record, one: Record) -> float:
-    """log of the cap of an inequality that its chain proves: every form is seen by exponents of 1 or more.
-
-    An array sees a form that is a combination of its own dimensions and of the forms before.
-    """
+    """log of the cap of an inequality that its chain proves: exponents of 1 or more see each form given earlier ones."""
     arrays = [(program["arrays"][name]["index"], Fraction(e)) for name, e in one["exponents"].items()]
     capped = [k for k, loop in enumerate(program["loops"]) if loop in one["capped"]]
     _require(all(e >= 0 for _, e in arrays), "negative exponent")
@@ -93,12 +90,12 @@ def _proven_constant(program: Record, one: Record) -> float:
 
 
 def _rank(rows: Sequence[Sequence[int]]) -> int:
-    """Exact, by elimination."""
-    left, rank = [[Fraction(v) for v in row] for row in rows], 0
-    for column in range(len(rows[0]) if rows else 0):
-        pivot = next((row for row in left if row[column]), None)
-        if pivot:
-            left = [[v - row[column] / pivot[column] * p for v, p in zip(row, pivot, strict=True)] for row in left]
+    """Exact, by elimination in whole numbers."""
+    left, rank = [list(row) for row in rows], 0
+    for c in range(len(rows[0]) if rows else 0):
+        top = next((row for row in left if row[c]), None)
+        if top:
+            left = [[v * top[c] - row[c] * t for v, t in zip(row, top, strict=True)] for row in left if row is not top]
             rank += 1
     return rank
 
