@@ -76,7 +76,7 @@ def _mixture(mode: Record, at: str, words: float) -> float:
 
 
 def _proven_constant(program: Record, one: Record) -> float:
-    """log of the cap of an inequality that its chain proves: exponents of 1 or more see each form given those before."""
+    """log of the cap of an inequality that its chain proves: exponents of 1 or more see each form given the earlier."""
     arrays = [(program["arrays"][name]["index"], Fraction(e)) for name, e in one["exponents"].items()]
     capped = [k for k, loop in enumerate(program["loops"]) if loop in one["capped"]]
     _require(all(e >= 0 for _, e in arrays), "negative exponent")
