@@ -15,6 +15,7 @@ word. Elements that are streamed take one word.
                     logarithm of the sum is the only statistic of a row
     kept keys       value chunks with whole columns; up to r keys stay from one chunk, and one tile, to the next
     ring            one row after the other, K and V kept as long as a later row needs them: compulsory words
+    unfused         scores written, softmax row by row written, product with V
 """
 
 from __future__ import annotations
@@ -82,6 +83,15 @@ def best_schedules(heads: Heads, recompute: bool = True) -> Staircase:
     return Staircase.merged([plain_tilings(heads, recompute), *(part.scaled(heads.copies) for part in keeping)])
 
 
+def whole_row_schedules(heads: Heads) -> Staircase:
+    """Schedules of a softmax in several passes, as it is written: a row's statistics come before its first output.
+
+    Row tiles as wide as the longest need, the ring, or all scores written and read in each pass.
+    """
+    parts = [*_row_tiles(heads, whole=True), _ring(heads), unfused(heads)]
+    return Staircase.merged(parts).scaled(heads.copies)
+
+
 def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     """The staircase of the templates that keep no column from one tile to the next, for all copies."""
     parts = [*_row_tiles(heads), *_column_tiles(heads), *([_value_chunks(heads)] if recompute else []), _ring(heads)]
@@ -89,10 +99,10 @@ def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
 
 
-def _row_tiles(heads: Heads) -> list[Staircase]:
+def _row_tiles(heads: Heads, whole: bool = False) -> list[Staircase]:
     d, dv, rows = heads.d, heads.dv, heads.rows
     tiles = heads.row_tiles
-    height, width = tiles.sizes[:, None], _across(tiles)
+    height, width = tiles.sizes[:, None], _across(tiles)[:, -1 if whole else 0 :]
     visits = tiles.visits(width[0])
     streamed = (tiles.needed * (d + dv))[:, None]
     found = []
@@ -141,6 +151,21 @@ def second_phase(heads: Heads) -> Staircase:
     words = heads.pairs * -(-dv // chunk) + (dv * tiles.needed)[:, None] + heads.rows * dv
     space = height * (chunk + heads.statistics) + np.minimum(height, chunk) + 2
     return tile_pairs("O tiles", height, chunk, space, words)
+
+
+def unfused(heads: Heads) -> Staircase:
+    """Scores, softmax and product one after another, each with its best tiling."""
+    pairs, longest = heads.pairs, heads.pattern.fullest_row
+    # A row that fits is read and written once; one that does not is read for its maximum and sum, then again.
+    softmax = Staircase.of(
+        np.array([longest + 2, 3]), np.array([2 * pairs, 3 * pairs]), lambda k: ("rows resident", "two passes")[k]
+    )
+    tiles = heads.row_tiles
+    height, chunk = tiles.sizes[:, None], breakpoints(heads.dv)[None, :]
+    words = pairs * -(-heads.dv // chunk) + (heads.dv * tiles.needed)[:, None] + heads.rows * heads.dv
+    space = height * chunk + np.minimum(height, chunk) + 1
+    both = Staircase.sequence("softmax", softmax, tile_pairs("O", height, chunk, space, words))
+    return Staircase.sequence("scores", first_phase(heads), both)
 
 
 def _value_chunks(heads: Heads) -> Staircase:

@@ -34,6 +34,7 @@ class Joint:
 
     edges      (node, node, weight) for each statement
     spread     the largest eigenvalue lambda of the weighted adjacency matrix
+    pull       positive entries v with A v <= lambda v (but for rounding), which prove the eigenvalue
     volume     operations of one copy, all statements together
     unpaid     pi w |T| of one copy
     limit      largest M at which recomputing T cannot pay
@@ -43,6 +44,7 @@ class Joint:
     width: float
     edges: tuple[tuple[str, str, float], ...]
     spread: float
+    pull: dict[str, float]
     batch: float
     volume: float
     producers: int
@@ -79,11 +81,13 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | Non
     batch = [loop for loop in around[0].loops if all(_indexes_all(problem, loop, s) for s in around)]
     copies = float(prod(problem.extents[loop] for loop in batch))
     found = tuple(edge for edge in edges if edge)
+    spread, pull = _largest_eigenvalue(found)
     return Joint(
         tensor=tensor,
         width=problem.classes[tensor].width * shares.get(tensor, 1.0),
         edges=found,
-        spread=_largest_eigenvalue(found),
+        spread=spread,
+        pull=pull,
         batch=copies,
         volume=sum(problem.volume(s.loops) for s in around) / copies,
         producers=len(producers),
@@ -118,10 +122,13 @@ def _indexes_all(problem: Problem, loop: str, statement: Statement) -> bool:
     return not tied and all(loop in access.loops for access in accesses)
 
 
-def _largest_eigenvalue(edges: tuple[tuple[str, str, float], ...]) -> float:
+def _largest_eigenvalue(edges: tuple[tuple[str, str, float], ...]) -> tuple[float, dict[str, float]]:
+    """The eigenvalue lambda of the matrix A, and v = (lambda' I - A)^-1 1 for a lambda' just above it."""
     names = sorted({name for edge in edges for name in edge[:2]})
     matrix = np.zeros((len(names), len(names)))
     for a, b, weight in edges:
         matrix[names.index(a), names.index(b)] += weight
         matrix[names.index(b), names.index(a)] += weight
-    return float(np.max(np.linalg.eigvalsh(matrix)))
+    largest = float(np.max(np.linalg.eigvalsh(matrix)))
+    pull = np.linalg.solve(largest * (1 + 1e-7) * np.eye(len(names)) - matrix, np.ones(len(names)))
+    return largest, dict(zip(names, (pull / pull.max()).tolist(), strict=True))

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bounds.attention_schedules import Heads, best_schedules, plain_tilings, ring_length, second_phase
+from bounds.attention_schedules import (
+    Heads,
+    best_schedules,
+    plain_tilings,
+    ring_length,
+    second_phase,
+    whole_row_schedules,
+)
 from bounds.pattern import Intervals
 from bounds.staircase import Staircase
 from tests.bounds import attention_runs as runs
@@ -148,3 +155,18 @@ def test_best_tilings_of_worked_cases(heads: Heads, memory: int, words: int) -> 
     at = np.array([float(memory)])
     assert plain_tilings(heads).at(at)[0][0] == words
     assert best_schedules(heads).at(at)[0][0] <= words
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_a_softmax_in_several_passes_has_a_rows_statistics_before_its_outputs(seed: int) -> None:
+    case = random_case(seed)
+    case = Case(replace(case.heads, statistics=2), seed)
+    for name, words, footprint in listed(whole_row_schedules(case.heads)):
+        if name.startswith("scores: "):
+            continue  # unfused, executed with the named schedules
+        with patch.object(Attention, "softmax_step", autospec=True, side_effect=Attention.softmax_step) as steps:
+            run = execute(case, name, footprint)
+        assert run.machine.words == words
+        assert [call.args[1] for call in steps.call_args_list].count(0) == 1
+        assert len(steps.call_args_list) == run.rows
