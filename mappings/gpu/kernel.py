@@ -8,6 +8,7 @@ and of the block's coordinates x, y, z.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -83,13 +84,13 @@ class GridStep(Model):
     latency: Expression = ZERO
     """Cycles until the next step may start, beyond the time that the step keeps its unit busy."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What the step is called."""
         kind = self.kind
         return str(getattr(self, kind)) if kind in ("product", "vector") else f"{kind} {getattr(self, kind)}"
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """load, store, product or vector."""
         return next(kind for kind in ("load", "store", "product", "vector") if getattr(self, kind) is not None)
