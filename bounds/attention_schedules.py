@@ -3,8 +3,9 @@
 `Heads` says how large one independent problem is: a pattern of (query position, key) pairs, `group` queries to each
 position that share keys and values, widths `d` (queries and keys) and `dv` (values and outputs). The running
 maximum and sum of a softmax are `statistics` = 2 words per row; two chained products without a softmax between them
-have none. Every formula is exact, ragged tiles included, and is proven in tests by executing the schedule word by
-word. Elements that are streamed take one word.
+have none. Where the first `shared` words of a key are its value's (latent attention), schedules that hold columns
+whole load them once; the others load them as two tensors. Every formula is exact, ragged tiles included, and is
+proven in tests by executing the schedule word by word. Elements that are streamed take one word.
 
     row tiles       tiles of Bi queries by Bj keys; Q and O of the tile resident or not
     column tiles    tiles of Bj keys by Bi queries; K and V of the tile resident or not; O and statistics go to and fro
@@ -20,7 +21,7 @@ word. Elements that are streamed take one word.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +40,10 @@ MOST_KEY_TILES, MOST_KEY_CHUNKS = 4, 8
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """`copies` independent problems: patterns of scores with widths, and queries that share keys."""
+    """`copies` independent problems: patterns of scores with widths, and queries that share keys.
+
+    shared   words of a column that are both its key's and its value's
+    """
 
     pattern: Pattern
     d: int
@@ -47,6 +51,12 @@ class Heads:
     group: int = 1
     copies: int = 1
     statistics: int = 2
+    shared: int = 0
+
+    @property
+    def column(self) -> int:
+        """Words of a key and its value."""
+        return self.d + self.dv - self.shared
 
     @property
     def rows(self) -> int:
@@ -123,10 +133,11 @@ def _column_tiles(heads: Heads) -> list[Staircase]:
     shorter = np.minimum(height, width)
     found = []
     for hold_k, hold_v in ((1, 1), (1, 0), (0, 1), (0, 0)):
-        words = (columns if hold_k else visits) * d + (columns if hold_v else visits) * dv
+        once = heads.shared * (hold_k and hold_v)
+        words = (columns if hold_k else visits) * d + (columns if hold_v else visits) * dv - once * columns
         words = words + needed * d + dv * (2 * needed - rows) + 2 * heads.statistics * (needed - rows)
         scores, values = (0 if hold_k else shorter), (heads.statistics + 1) * height + (0 if hold_v else shorter)
-        space = height * width + width * (hold_k * d + hold_v * dv) + 2 + np.maximum(scores, values)
+        space = height * width + width * (hold_k * d + hold_v * dv - once) + 2 + np.maximum(scores, values)
         found.append(tile_pairs(f"column tiles, {_held(K=hold_k, V=hold_v)}", height, width, space, words))
     return found
 
@@ -177,12 +188,13 @@ def _value_chunks(heads: Heads) -> Staircase:
 
 
 def _kept_columns(heads: Heads) -> Staircase:
-    return _keeping(heads, "kept columns", heads.d + heads.dv + 1 + heads.statistics, 2, least=1)
+    separate = replace(heads, shared=0)
+    return _keeping(separate, "kept columns", heads.d + heads.dv + 1 + heads.statistics, 2, least=1)
 
 
 def _whole_columns(heads: Heads) -> Staircase:
-    width = heads.d + heads.dv
-    return _keeping(heads, "whole columns", width + min(heads.statistics, 1), width + 1, least=0)
+    row = heads.d + heads.dv + min(heads.statistics, 1)
+    return _keeping(heads, "whole columns", row, heads.column + 1, least=0)
 
 
 def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Staircase:
@@ -190,7 +202,7 @@ def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Stairc
 
     With many tiles none is kept: a kept column saves less there than the rows that its words could hold.
     """
-    tiles, width = heads.row_tiles, heads.d + heads.dv
+    tiles, width = heads.row_tiles, heads.column
     found: list[tuple[int, int, int, int]] = []  # height, kept columns, space, words
     for k, height in enumerate(tiles.sizes.tolist()):
         few = -(-heads.rows // height) <= MOST_KEPT_TILES and k + 1 < tiles.sizes.size
@@ -203,7 +215,7 @@ def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Stairc
             kept = np.linspace(1, max(1, min(room, int(overlaps.max()))), KEPT_STEPS).astype(np.int64)
             kept = np.unique(np.append(kept, least))
             saved = np.minimum(kept[:, None], overlaps).sum(axis=1)
-        words = (heads.rows + int(tiles.needed[k]) - saved) * width
+        words = heads.rows * (heads.d + heads.dv) + (int(tiles.needed[k]) - saved) * width
         space = height * row + more + kept * width
         found += zip([height] * kept.size, kept.tolist(), space.tolist(), words.tolist(), strict=True)
     if not found:
@@ -245,9 +257,8 @@ def ring_length(pattern: Pattern) -> int:
 
 
 def _ring(heads: Heads) -> Staircase:
-    d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
-    length = np.array([ring_length(heads.pattern)])
-    return _single("ring", length, length * (d + dv + 1) + 3, np.array([(rows + columns) * (d + dv)]))
+    length, words = np.array([ring_length(heads.pattern)]), heads.rows * (heads.d + heads.dv)
+    return _single("ring", length, length * (heads.column + 1) + 3, np.array([words + heads.columns * heads.column]))
 
 
 def _across(tiles: TileSums) -> Ints:

@@ -10,7 +10,8 @@ largest eigenvalue of the adjacency matrix, so
 Charged are reads of inputs and the starts of visits of outputs and of T. A visit of T with neither read nor write
 is free; it executes at least one whole fiber of one of the pi producers. Beyond the first pi free visits of an
 element each costs `fiber` more operations, so a bound without "computed once" holds while 2 fiber sqrt(w) / (lambda
-sqrt(M)) >= w:
+sqrt(M)) >= w. Producers that every consumer needs together count as one with all their products, because a visit in
+which a consumer finds no complete element would be for nothing:
 
     Q >= 2 volume sqrt(w) / (lambda sqrt(M)) - pi w |T|.
 """
@@ -82,6 +83,9 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | Non
     copies = float(prod(problem.extents[loop] for loop in batch))
     found = tuple(edge for edge in edges if edge)
     spread, pull = _largest_eigenvalue(found)
+    names = {s.name for s in producers}
+    together = all(set(a.needs) >= names or not a.needs for s in around for a in s.operands if a.tensor == tensor)
+    fibers = [float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers]
     return Joint(
         tensor=tensor,
         width=problem.classes[tensor].width * shares.get(tensor, 1.0),
@@ -90,9 +94,9 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | Non
         pull=pull,
         batch=copies,
         volume=sum(problem.volume(s.loops) for s in around) / copies,
-        producers=len(producers),
+        producers=1 if together else len(producers),
         elements=problem.volume(producers[0].output.loops) / copies,
-        fiber=min(float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers),
+        fiber=sum(fibers) if together else min(fibers),
         charged=frozenset(nodes | {tensor}),
     )
 
