@@ -237,7 +237,6 @@ def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
 ) -> None:
     """L = 1020, ten tokens, three sequences: every step reads all that is there by then, 256 bytes of each key."""
     sizes = {"B": 3, "clustering": 0.3, "channel_clustering": 0} if name == "instcsd-sparf" else {"B": 3}
-    group = {"opt-6.7b": 1, "llama-2-70b": 8}[model]
     total = 0.0
     for t in range(1020, 1030):
         if name == "instcsd-sparf":
@@ -248,7 +247,7 @@ def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
             missed = unread_pages(old, drawn, 0.3)
             channels = 64 * (1 - comb(126, 16) / comb(128, 16)) * -(-t // 1024)  # a page has 1024 tokens of two
             pages = channels + 2 * (full * (1 - missed) + window)
-            total += 3 * layers * heads * group * (pages * 4096 + 2 * waiting * 256)
+            total += 3 * layers * heads * (pages * 4096 + 2 * waiting * 256)
         else:
             total += 3 * layers * heads * t * 2 * 256
     tolerance = 1e-9 if name == "instcsd-sparf" else 0
@@ -275,13 +274,14 @@ def test_other_models_follow_without_another_number() -> None:
         ("opt-6.7b", {}),
         ("llama-2-13b", {}),
         ("llama-2-70b", {"gpus": 3}),
+        ("falcon-7b", {}),
     ):  # 64 is no multiple of 3
         times = {
             name: simulate(mapping=name, workload=model, settings={"B": 64, **settings}).latency_s[0]
             for name in ("flexgen-ssd", "instcsd-dense", "instcsd-sparf")
         }
-        assert times["flexgen-ssd"] > times["instcsd-dense"]
-        if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
+        assert times["instcsd-dense"] > 1.8 * times["instcsd-sparf"]
+        if model not in ("llama-2-70b", "falcon-7b"):  # 8 and 71 queries share keys there: the drive's kernels decide
             assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.2, rel=0.05)
             assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
 
