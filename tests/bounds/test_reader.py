@@ -276,3 +276,37 @@ def test_words_that_closed_forms_do_not_move_keep_them_from_being_claimed() -> N
         found = find_schedules(read_problem(Cascade.parse(changed), sizes))
         assert found.best is None
         assert "closed form" in found.reason
+
+
+def test_conditions_of_other_forms_leave_out_what_hangs_on_them_and_no_more() -> None:
+    """What is left gives the bound of the product alone: the other one is computed from points that are not counted."""
+    text = {
+        "cascade": "two",
+        "ranks": {"p": "P", "m": "M", "e": "E", "f": "F"},
+        "inputs": {"Q": ["p", "e"], "K": ["m", "e"], "R": ["p", "m"], "V": ["m", "f"]},
+        "outputs": ["S", "O"],
+        "einsums": [
+            "S[p,m] = Q[p,e] * K[m,e]",
+            "T[p,m] = exp(R[p,m]) where m >= M - 5",
+            "O[p,f] = T[p,m] * V[m,f]",
+        ],
+    }
+    sizes = {"P": 60, "M": 50, "E": 20, "F": 7}
+    problem = read_problem(Cascade.parse(text), sizes)
+    product = read_problem(Cascade.load("matmul"), {"M": 60, "N": 50, "K": 20})
+    assert [s.name for s in problem.statements] == ["S"]
+    assert any("O: it is computed from T" in remark for remark in problem.remarks)
+    memory = np.array([20.0, 100.0])
+    found, alone = lower_bound(problem, memory).words, lower_bound(product, memory).words
+    assert np.all(found >= alone * (1 - 1e-9))
+    assert np.all(found <= alone + 60 * 7 + 50 * 7 + 5 * 60)  # compulsory words of the other product at most
+
+
+def test_several_axes_of_a_grid_are_left_out_and_one_axis_is_a_window() -> None:
+    cascade = Cascade.load("attention-neighborhood")
+    sizes = {"B": 1, "H": 1, "E": 8, "F": 8}
+    plane = read_problem(cascade, {**sizes, "X": 6, "Y": 6, "WX": 3, "WY": 3})
+    assert not plane.statements and any("cover one pair of ranks" in remark for remark in plane.remarks)
+    line = read_problem(cascade, {**sizes, "X": 40, "WX": 5})
+    assert line.coupling is not None
+    assert line.coupling.pattern.pairs == 40 * 5  # the box is moved into the grid at its edges
