@@ -113,7 +113,7 @@ class Gpu:
         held = 4 * (self.registers_per_multiprocessor // 4 // rounded)
         fits = min(
             held // warps,
-            self.shared_memory // (shared_bytes + self.shared_reserved),
+            self.shared_memory // max(shared_bytes + self.shared_reserved, 1),
             self.warps_per_multiprocessor // warps,
             self.blocks_per_multiprocessor,
         )

@@ -82,6 +82,8 @@ def predict(
     for asked in ("window", "pattern"):
         if getattr(case, asked) and asked not in kernel.takes:
             raise SpecError(f"{case.kernel} has no {asked}")
+    if "pattern" in kernel.takes and not case.pattern:
+        raise SpecError(f"{case.kernel} needs a pattern, such as 'local-4+global-1@128'")
     given = {name: value for name in TILE if (value := getattr(case, name))}
     known = {**machine.variables, **case.fields(), "specialized": 0, **FORMS.get(case.variant, {})}
     tiles = [
