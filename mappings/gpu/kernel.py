@@ -50,6 +50,8 @@ class GridStep(Model):
     """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
+    piece: Expression = ZERO
+    """load, store: bytes that lie together in a trip; 0 where these are whole lines."""
     hot: bool = False
     """load: written a moment before, by this kernel or the one before it, and still in the L2."""
     m: Expression = ONE
