@@ -83,10 +83,11 @@ def predict(
         if getattr(case, asked) and asked not in kernel.takes:
             raise SpecError(f"{case.kernel} has no {asked}")
     given = {name: value for name in TILE if (value := getattr(case, name))}
+    env = {**machine.variables, **case.fields()}
     tiles = [
-        {name: int(expression.number({**machine.variables, **case.fields()})) for name, expression in tile.items()}
-        for tile in kernel.tiles
-    ]
+        {name: int(expression.number(env)) for name, expression in tile.items() if name != "when"}
+        for tile in kernel.tiles if "when" not in tile or tile["when"].evaluate(env)
+    ]  # fmt: skip
     if all(name in given for tile in tiles for name in tile if tile[name]):
         return _predict_tile(case, kernel, machine, fidelity, form)
     best: Prediction | None = None

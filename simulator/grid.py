@@ -203,7 +203,10 @@ class Grid:
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
+        self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
         self.sharpness = 1.0 if stream.residency.in_turn else stream.residency.sharpness
+        teams, in_flight = stream.residency.teams, stream.residency.in_flight
+        self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
         self.slowdown = 1.0
         tile_s: dict[str, Array] = {}
@@ -252,7 +255,10 @@ class Grid:
         own_s = np.where(self.piped, bound_s(own_s, near, residency.sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
         streaming = np.maximum(own_s, outermost_s / residency.even_share)
-        return np.where(self.ahead, streaming, bound_s(own_s, outermost_s, self.sharpness))
+        # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
+        lone_s = np.where(self.at_once, np.minimum(self.lone_s * self.slowdown * counts, own_s), own_s)
+        waiting = np.maximum(own_s, bound_s(lone_s, outermost_s, self.sharpness))
+        return np.where(self.ahead, streaming, waiting)
 
     def even_s(self, instances: int, slots: int) -> float:
         """Equal blocks: full waves, then one that fills the multiprocessors less."""

@@ -160,7 +160,7 @@ class GpuKernel(Model):
     limits: dict[str, Expression] = {}
     """Conditions that a call must meet: what is wrong otherwise -> condition."""
     tiles: tuple[dict[str, Expression], ...] = ()
-    """Tiles to choose from where the call leaves them open."""
+    """Tiles to choose from where the call leaves them open; one with `when` only where that is true."""
     flops: Expression = ZERO
     """Operations on the tensor cores that the algorithm asks for, for a plain roofline."""
     bytes: Expression

@@ -366,7 +366,8 @@ class LaunchLowering:
             first = sum(sizes[id(step)] for step in group if not step.again)
             # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
             live = max(first, own) / self.blocks.count * self.in_flight
-            lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
+            whole, none = self.gpu.l2_kept_whole, self.gpu.l2_kept_none
+            lost = min(1.0, max(0.0, (live - whole) / (none - whole)))
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
                 moved[id(step)] = sizes[id(step)] * share
