@@ -59,6 +59,8 @@ class Gpu:
     lost_stages: float
     l2_capacity: float
     l2_usable: float
+    l2_kept_whole: float
+    l2_kept_none: float
     l2_dirty_share: float
     l2_mixed_share: float
     l2_bandwidth: float

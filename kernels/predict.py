@@ -87,9 +87,9 @@ def predict(
     given = {name: value for name in TILE if (value := getattr(case, name))}
     known = {**machine.variables, **case.fields(), "specialized": 0, **FORMS.get(case.variant, {})}
     tiles = [
-        {name: int(expression.number(known)) for name, expression in tile.items()}
-        for tile in kernel.tiles
-    ]
+        {name: int(expression.number(known)) for name, expression in tile.items() if name != "when"}
+        for tile in kernel.tiles if "when" not in tile or tile["when"].evaluate(known)
+    ]  # fmt: skip
     if all(name in given for tile in tiles for name in tile if tile[name]):
         return _predict_tile(case, kernel, machine, fidelity, form)
     best: Prediction | None = None
