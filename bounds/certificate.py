@@ -131,7 +131,7 @@ def _program(program: Program, used: dict[Inequality, Floats], places: list[str]
 def of_joint(joint: Joint, memory: float, value: float, label: str) -> Certificate:
     """A joint count around an intermediate."""
     return {
-        "theorem": "joint statements",
+        "theorem": "joint phases" if joint.rebuild > 1 else "joint statements",
         "label": label,
         "memory_words": memory,
         "intermediate": joint.tensor,
@@ -139,10 +139,10 @@ def of_joint(joint: Joint, memory: float, value: float, label: str) -> Certifica
         "elements": joint.elements,
         "edges": [list(edge) for edge in joint.edges],
         "spread": joint.spread,
-        "pull": joint.pull,
         "copies": joint.batch,
         "volume": joint.volume,
-        "producers": joint.producers,
+        "free": joint.free,
+        "rebuild": joint.rebuild,
         "fiber": joint.fiber,
         "value": value,
     }

@@ -105,8 +105,7 @@ def _parts(problem: Problem, memory: Floats, shares: dict[str, float], label: st
         if fusion:
             yield _segment_part(fusion, memory)
     for tensor in problem.classes:
-        joint = join(problem, tensor, shares)
-        if joint:
+        for joint in join(problem, tensor, shares):
             yield from _joint_parts(problem, joint, memory, label)
         around = star(problem, tensor) if not shares else None
         if around:
@@ -166,7 +165,9 @@ def _joint_parts(problem: Problem, joint: Joint, memory: Floats, label: str) -> 
         def certify(k: int, values: Floats = values, own: str = own) -> Certificate:
             return certificate.of_joint(joint, float(memory[k]), float(values[k]), own)
 
-        yield Part("joint statements", own, values, joint.charged, names, certify)
+        yield Part(
+            "joint phases" if joint.rebuild > 1 else "joint statements", own, values, joint.charged, names, certify
+        )
 
 
 def _sum(problem: Problem, chosen: tuple[Part, ...], memory: Floats, label: str) -> Part:

@@ -190,8 +190,7 @@ def test_narrower_labels_give_larger_bounds() -> None:
 
 def test_the_joint_bound_is_recompute_safe_only_up_to_four_d_squared() -> None:
     problem = attention_problem(dense(2048, 64))
-    joint = join(problem, "S", {})
-    assert joint is not None
+    (joint,) = join(problem, "S", {})
     assert joint.limit == pytest.approx(4 * 64**2)
     above = lower_bound(problem, np.array([5.0 * 64**2]))
     assert "joint" not in above.theorems[0]
