@@ -287,6 +287,13 @@ def test_other_models_follow_without_another_number() -> None:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
+def test_more_sequences_take_no_less_time(name: str) -> None:
+    """Up to as many as there are GPUs, and multiples of them."""
+    found = simulate(mapping=name, workload="opt-30b", settings={"B": np.array([1, 2, 3, 4, 8, 64]), "gpus": 4})
+    assert (np.diff(found.latency_s) >= -1e-9 * found.latency_s[1:]).all()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_no_part_of_several_copies_works_more_than_all_the_time(name: str) -> None:
     """Four GPUs: the share of time that one of them moves bytes, from the bytes of all of them."""
     result = simulate(mapping=name, workload="llama-2-70b", settings={"B": 4, "gpus": 4})
