@@ -286,6 +286,24 @@ def test_other_models_follow_without_another_number() -> None:
             assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_more_sequences_take_no_less_time(name: str) -> None:
+    """Up to as many as there are GPUs, and multiples of them."""
+    found = simulate(mapping=name, workload="opt-30b", settings={"B": np.array([1, 2, 3, 4, 8, 64]), "gpus": 4})
+    assert (np.diff(found.latency_s) >= -1e-9 * found.latency_s[1:]).all()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_no_part_of_several_copies_works_more_than_all_the_time(name: str) -> None:
+    """Four GPUs: the share of time that one of them moves bytes, from the bytes of all of them."""
+    result = simulate(mapping=name, workload="llama-2-70b", settings={"B": 4, "gpus": 4})
+    assert all(0 <= share[0] <= 1 + 1e-9 for share in result.utilization.values())
+    if name != "deepspeed-host":
+        moved = result.traffic_bytes["gpu_memory"]["total"]
+        seconds = (moved["read"][0] + moved["write"][0]) / (4 * 768e9)
+        assert result.utilization["gpu_memory"][0] == pytest.approx(seconds / result.latency_s[0], rel=1e-6)
+
+
 def test_two_gpus_work_at_a_time_when_parts_of_the_batch_follow_one_another() -> None:
     """InstAttention, OPT-30B on two A6000: 4.09 x of FlexGen for dense attention, 9.39 x for SparF (here 7.3 x)."""
     settings = {"B": 64, "gpus": 2}
