@@ -129,12 +129,13 @@ def _program(program: Program, used: dict[Inequality, Floats], places: list[str]
 
 
 def of_joint(joint: Joint, memory: float, value: float, label: str) -> Certificate:
-    """A joint count around an intermediate."""
+    """A joint count around an intermediate or an input."""
     return {
         "theorem": "joint phases" if joint.rebuild > 1 else "joint statements",
         "label": label,
         "memory_words": memory,
-        "intermediate": joint.tensor,
+        "around": joint.tensor,
+        "kind": joint.kind,
         "width": joint.width,
         "elements": joint.elements,
         "edges": [list(edge) for edge in joint.edges],

@@ -265,11 +265,11 @@ def _maximal(parts: list[Part], key: Callable[[Part], frozenset[str]]) -> Iterab
 
 
 def _groups(problem: Problem) -> list[tuple[Statement, ...]]:
-    """Single statements, and the statements around each intermediate."""
+    """Single statements, and the statements around each intermediate and each input."""
     groups: list[tuple[Statement, ...]] = [(statement,) for statement in problem.statements]
     for name, value in problem.classes.items():
         around = tuple(s for s in problem.statements if name in {s.output.tensor, *(a.tensor for a in s.operands)})
-        if value.kind == "intermediate" and len(around) > 1:
+        if value.kind in ("intermediate", "input") and len(around) > 1:
             groups.append(around)
     return list(dict.fromkeys(groups))
 
