@@ -161,8 +161,8 @@ def of_cut(part: Certificate, unpaid: dict[str, float], memory: float, value: fl
     return {"theorem": "cut", "memory_words": memory, "unpaid": unpaid, "parts": [part], "value": value}
 
 
-def of_passes(fiber: FiberPasses, own: ValueClass, memory: float, value: float) -> Certificate:
-    """A pass bound: each fiber `returns` but for the words that stay; an input is read once besides."""
+def of_passes(fiber: FiberPasses, own: ValueClass, once: float, memory: float, value: float) -> Certificate:
+    """A pass bound: each fiber `returns` but for the words that stay, besides the words that move `once`."""
     inside = own.kind == "intermediate"
     return {
         "theorem": "passes",
@@ -173,6 +173,6 @@ def of_passes(fiber: FiberPasses, own: ValueClass, memory: float, value: float) 
         "copies": fiber.fibers,
         "fiber_words": fiber.length * own.width,
         "returns": fiber.passes - 1 + inside,
-        "compulsory": {} if inside else {fiber.tensor: own.elements * own.width},
+        "compulsory": {fiber.tensor: once} if once else {},
         "value": value,
     }

@@ -327,11 +327,13 @@ def _passes(problem: Problem, memory: Floats) -> Iterable[Part]:
         beyond = np.maximum(fiber.length * value.width - memory, 0.0)
         times = fiber.passes - 1 + (value.kind == "intermediate")
         values = fiber.fibers * times * beyond * ROUNDING
-        if value.kind != "intermediate":
-            values = values + value.elements * value.width
+        # Read for the first time, and written where it is an output; an intermediate may be stored as it spills.
+        once = 0.0 if value.kind == "intermediate" else compulsory(problem)[fiber.tensor]
+        values = values + once
 
-        def certify(k: int, fiber: Any = fiber, values: Floats = values) -> Certificate:
-            return certificate.of_passes(fiber, problem.classes[fiber.tensor], float(memory[k]), float(values[k]))
+        def certify(k: int, fiber: Any = fiber, values: Floats = values, once: float = once) -> Certificate:
+            own = problem.classes[fiber.tensor]
+            return certificate.of_passes(fiber, own, once, float(memory[k]), float(values[k]))
 
         own = Part("passes", "no-recompute", values, frozenset([fiber.tensor]), frozenset(), certify)
         yield _sum(problem, (own,), memory, "no-recompute")
