@@ -22,7 +22,7 @@ def _lines(record: Record) -> Iterator[str]:
     elif "edges" in record:
         names = ", ".join(f"({a}, {b})" for a, b, *_ in record["edges"])
         yield (
-            f"Joint count around {record['intermediate']} over the pairs {names}: 2 V / (lambda sqrt(M)) - "
+            f"Joint count around {record['around']} over the pairs {names}: 2 V / (lambda sqrt(M)) - "
             f"{record['free']} x {record['elements']:,.0f} with V = {record['volume']:,.0f} multiplications, "
             f"lambda = {record['spread']:.4g}, {_copies(record)}: {value}, {record['label']}."
         )

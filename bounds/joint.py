@@ -15,6 +15,8 @@ which a consumer finds no complete element would be for nothing:
 
     Q >= 2 volume sqrt(w) / (lambda sqrt(M)) - pi w |T|.
 
+Around an input there are no free visits, and nothing is subtracted.
+
 *Phases.* No element is consumed before it is complete, so that the words of T in a segment are divided into those that
 are produced and those that are consumed, but for an element that becomes complete there, which is charged once more.
 With sqrt(a) for the first and sqrt(1 - a) for the others lambda is the largest over all shares a; see docs/bounds.md,
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ SHARES = 1000
 
 @dataclass(frozen=True)
 class Joint:
-    """All statements around one intermediate class.
+    """All statements around one class: an intermediate, or an input that several of them read.
 
     edges      (node, node, weight, phase) for each statement; phase 0 produces and 1 consumes, or all are 0
     spread     lambda: the largest eigenvalue of the weighted adjacency matrix, over all shares of the phases
@@ -49,6 +51,7 @@ class Joint:
     """
 
     tensor: str
+    kind: str
     width: float
     edges: tuple[tuple[str, str, float, int], ...]
     spread: float
@@ -63,7 +66,7 @@ class Joint:
     @property
     def limit(self) -> float:
         """Largest fast memory at which one more rebuild of an element costs more I/O than it saves."""
-        return (2 * self.fiber / (self.spread * self.rebuild)) ** 2 / self.width
+        return (2 * self.fiber / (self.spread * self.rebuild)) ** 2 / self.width if self.rebuild else inf
 
     def words(self, memory: Floats) -> Floats:
         """The bound of all copies, for arrays of fast memory sizes."""
@@ -72,12 +75,13 @@ class Joint:
 
 
 def join(problem: Problem, tensor: str, shares: dict[str, float]) -> tuple[Joint, ...]:
-    """The joint counts around an intermediate class; none when a statement near it has another form."""
+    """The joint counts around a class; none when a statement near it has another form."""
     accesses = [(s, a) for s in problem.statements for a in (s.output, *s.operands) if a.tensor == tensor]
     around = list(dict.fromkeys(statement for statement, _ in accesses))
     producers = [s for s in around if s.output.tensor == tensor]
     value = problem.classes[tensor]
-    if not producers or len(producers) == len(around) or value.kind != "intermediate" or value.chunked:
+    inner = value.kind == "intermediate" and bool(producers) and len(producers) < len(around)
+    if value.chunked or not (inner or (value.kind == "input" and len(around) > 1)):
         return ()
     edges = [_edge(problem, statement, tensor, shares) for statement in around]
     if any(edge is None for edge in edges):
@@ -89,21 +93,37 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> tuple[Joint
     batch = [loop for loop in around[0].loops if all(_indexes_all(problem, loop, s) for s in around)]
     copies = float(prod(problem.extents[loop] for loop in batch))
     found = tuple((*edge, 0) for edge in edges if edge)
-    fibers = {s.name: float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers}
-    needs = {frozenset(a.needs or fibers) for s in around for a in s.operands if a.tensor == tensor}
-    together = needs == {frozenset(fibers)}
-    plain = Joint(
+    whole = Joint(
         tensor=tensor,
-        width=problem.classes[tensor].width * shares.get(tensor, 1.0),
+        kind=value.kind,
+        width=value.width * shares.get(tensor, 1.0),
         edges=found,
         spread=_spread(found),
         batch=copies,
         volume=sum(problem.volume(s.loops) for s in around) / copies,
+        free=0,
+        rebuild=0,
+        elements=value.elements / copies,
+        fiber=0.0,
+        charged=frozenset(nodes | {tensor}),
+    )
+    return _around_intermediate(problem, whole, around, producers) if inner else (whole,)
+
+
+def _around_intermediate(
+    problem: Problem, whole: Joint, around: list[Statement], producers: list[Statement]
+) -> tuple[Joint, ...]:
+    """With elements that may be made again: all together, and in phases where that says more."""
+    tensor, found, copies = whole.tensor, whole.edges, whole.batch
+    fibers = {s.name: float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers}
+    needs = {frozenset(a.needs or fibers) for s in around for a in s.operands if a.tensor == tensor}
+    together = needs == {frozenset(fibers)}
+    plain = replace(
+        whole,
         free=1 if together else len(producers),
         rebuild=1,
         elements=problem.volume(producers[0].output.loops) / copies,
         fiber=sum(fibers.values()) if together else min(fibers.values()),
-        charged=frozenset(nodes | {tensor}),
     )
     kinds = _kinds(needs, frozenset(fibers))
     phased = tuple((*edge[:3], int(s not in producers)) for s, edge in zip(around, found, strict=True))

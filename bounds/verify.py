@@ -40,8 +40,8 @@ def _segments(record: Record) -> float:
     length, full, rest = (record["segment"][name] for name in ("length", "full", "rest"))
     held = _chi(record, "first", length) + full * _chi(record, "later", record["memory_words"] + length)
     held += _chi(record, "last", record["memory_words"] + rest) if rest > 0 else 0.0
-    most = record["volume"] * (1 + SLACK)
-    _require(held <= most and full >= 0 <= rest <= length * (1 + SLACK), "the segments hold more than the volume")
+    fits = held <= record["volume"] * (1 + SLACK) and full >= 0 <= rest <= length * (1 + SLACK)
+    _require(fits, "the segments hold more than the volume")
     return float(length * (1 + full) + rest)
 
 
@@ -108,7 +108,8 @@ def _joint(record: Record) -> float:
         for i, j in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
             felt[:, i, j] += weight * np.sqrt(share[:: 1 - 2 * phase])
     _require(record["spread"] >= np.max(np.linalg.eigvalsh(felt)) * (1 - SLACK), "eigenvalue too small")
-    _require(min(record["free"], record["rebuild"]) > max(phase for *_, phase in record["edges"]), "uncharged elements")
+    enough = min(record["free"], record["rebuild"]) > max(phase for *_, phase in record["edges"])
+    _require(enough or record["kind"] == "input", "elements that nothing charges")
     per_charge = 2 * sqrt(record["width"] / record["memory_words"]) / record["spread"]
     if record["label"] == "recompute-safe":
         least = record["rebuild"] * record["width"] * (1 - SLACK)

@@ -132,6 +132,33 @@ def check_latent(seed: int) -> None:
         verify(certificate)
 
 
+def check_shared_input(seed: int) -> None:
+    """Two products that read the same matrix: any order of the product with both matrices side by side."""
+    generator = np.random.default_rng([seed, 6])
+    m, k, first, second = (int(n) for n in generator.integers(1, 8, 4))
+    plain = Access.plain
+    sizes = {"X": m * k, "A": k * first, "B": k * second, "O": m * first, "P": m * second}
+    classes = {n: ValueClass(n, "output" if n in "OP" else "input", size) for n, size in sizes.items()}
+    statements = (
+        Statement("O", plain("O", "ma"), (plain("X", "mk"), plain("A", "ka"))),
+        Statement("P", plain("P", "nb"), (plain("X", "nk"), plain("B", "kb"))),
+    )
+    problem = Problem("both", {"m": m, "n": m, "k": k, "a": first, "b": second}, classes, statements)
+    memory = memories(generator, 3, m * k)
+    bound = lower_bound(problem, memory)
+    whole = product(m, first + second, k)
+    for trace in statement_traces(whole, whole.statements[0], generator, 3):
+        for at in range(memory.size):
+            assert bound.words[at] <= least_words(trace, {"C"}, int(memory[at]))
+    for certificate in bound.certificates:
+        verify(certificate)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_schedule_of_products_that_share_an_input_beats_the_bound(seed: int) -> None:
+    check_shared_input(seed)
+
+
 def check_backward(seed: int) -> None:
     generator = np.random.default_rng([seed, 5])
     rows, columns = (int(n) for n in generator.integers(2, 6, 2))
@@ -182,6 +209,7 @@ def test_no_schedule_beats_the_bound_on_five_thousand_problems(part: int) -> Non
         check_latent(seed)
     for seed in range(1000 + 10 * part, 1010 + 10 * part):
         check_backward(seed)
+        check_shared_input(seed)
 
 
 def product(m: int, n: int, k: int) -> Problem:

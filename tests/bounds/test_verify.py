@@ -139,8 +139,8 @@ def test_phases_are_rechecked() -> None:
     verify(record)
     for change, message in (
         ({"edges": [[a, b, weight, 0] for a, b, weight, _ in record["edges"]]}, "eigenvalue"),
-        ({"rebuild": 1}, "uncharged"),
-        ({"free": 1}, "uncharged"),
+        ({"rebuild": 1}, "nothing charges"),
+        ({"free": 1}, "nothing charges"),
         ({"fiber": 10.0}, "recomputing pays"),
         ({"memory_words": 210.0}, "claims"),
     ):
