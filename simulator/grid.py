@@ -250,6 +250,7 @@ class Grid:
             whole = latency + float((rounds * self.counts).sum())
         else:
             whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
+        whole = max(whole, resident * float(sum(c.ahead_s * n for c, n in zip(self.costs, self.counts, strict=True))))
         slowdown = self._drooped(whole, resident)
         return rounds * slowdown, fills, whole * slowdown
 

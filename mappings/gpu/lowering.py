@@ -238,9 +238,9 @@ class LaunchLowering:
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
-        asked = bytes_per_trip * (1 - pairs / 2)
         piece = self.blocks.mean(step.piece)
         crowd = max(1.0, LINE_BYTES / piece) if piece else 1.0  # a piece of a line is a request as a whole one is
+        asked = bytes_per_trip * (1 - pairs / 2 if crowd == 1 else 1.0)  # and is asked for by each
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
