@@ -40,6 +40,7 @@ class ClassCost:
     aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
     beside_s, beside_latency_s   of the steps that run beside it
     filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
+    late_s     what it is known to wait for loads
     """
 
     demand_s: Mapping[str, float]
@@ -54,27 +55,31 @@ class ClassCost:
     beside_latency_s: float = 0.0
     filled_s: float = 0.0
     beside_filled_s: float = 0.0
+    late_s: float = 0.0
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
         what of them it waits for loads."""
-        seconds = self._tile_s(self.latency_s, blocks, teams, in_flight)
+        seconds = self._tile_s(self.late_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
         wait, covered, late = self.fill_s(blocks), self.stages - self.lost_stages, 0.0
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(self.latency_s + in_flight * late, blocks, teams, in_flight)
+            seconds = self._tile_s(in_flight * late, blocks, teams, in_flight)
         return max(seconds, blocks * self.ahead_s), late
 
-    def _tile_s(self, latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
-        """The same, for given latencies."""
+    def _tile_s(self, late_s: float, blocks: int, teams: int, in_flight: int) -> float:
+        """The same, for what a tile waits for its loads."""
+        latency_s = self.latency_s + late_s
         if teams == in_flight == 1:
             return self._alone_s(latency_s, blocks, 1)
-        apart = self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
         if teams == 1 or self.free:
-            return apart
-        return (self._alone_s(latency_s, blocks * in_flight, 1) / in_flight + apart) / 2
+            return self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
+        in_step = self._alone_s(latency_s, blocks * in_flight, 1) / in_flight
+        if late_s > 0:  # all teams of a block wait for the same loads, and begin the tile together
+            return in_step
+        return (in_step + self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight) / 2
 
     def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
         beside_latency_s = self.beside_latency_s
@@ -98,7 +103,7 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
         for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
             for name, seconds in part.items():
                 path[name] = path.get(name, 0.0) + count * seconds
-        latency_s += count * (cost.latency_s + late)
+        latency_s += count * cost.latency_s
         beside_latency += count * cost.beside_latency_s
         filled += count * cost.filled_s
         beside_filled += count * cost.beside_filled_s
@@ -107,6 +112,7 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
     return ClassCost(
         paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
         beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
+        late_s=float((counts * late_s).sum()),
     )  # fmt: skip
 
 

@@ -205,7 +205,7 @@ class LaunchLowering:
         slack = max(0.0, lone - busy / self.teams)
         latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
-        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=slack)]
+        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=latency)]
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
