@@ -38,6 +38,7 @@ class Gpu:
     half_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
+    copy_queue: float
     group_mma: float
     tensor_flops_per_cycle: float
     tensor_fp8_ratio: float
@@ -45,6 +46,7 @@ class Gpu:
     group_efficiency: float
     sync_efficiency: float
     group_wait_cycles: float
+    tensor_vector_share: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float

@@ -79,6 +79,7 @@ class Step:
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
     work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
+    takes         resource -> part of its time that the step takes while it is busy, without waiting for it
     """
 
     name: str
@@ -90,6 +91,7 @@ class Step:
     actions: Mapping[tuple[str, str], Array | float] = field(default_factory=dict)
     work: Mapping[str, Array | float] = field(default_factory=dict)
     slack_s: float = 0.0
+    takes: Mapping[str, float] = field(default_factory=dict)
 
 
 class TileOrder(Protocol):

@@ -41,6 +41,8 @@ class ClassCost:
     beside_s, beside_latency_s   of the steps that run beside it
     filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
     late_s     what it is known to wait for loads
+    taken_s, behind_s    seconds that its work at other stations, and what it leaves aside there, take of a station
+    crossing_s  what the work that one team leaves behind takes while another in step needs the station
     """
 
     demand_s: Mapping[str, float]
@@ -56,6 +58,9 @@ class ClassCost:
     filled_s: float = 0.0
     beside_filled_s: float = 0.0
     late_s: float = 0.0
+    taken_s: Mapping[str, float] = field(default_factory=dict)
+    behind_s: Mapping[str, float] = field(default_factory=dict)
+    crossing_s: float = 0.0
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -77,18 +82,19 @@ class ClassCost:
         if teams == 1 or self.free:
             return self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
         in_step = self._alone_s(latency_s, blocks * in_flight, 1) / in_flight
-        if late_s > 0:  # all teams of a block wait for the same loads, and begin the tile together
+        if late_s > 0 and in_flight == 1:  # all teams of a block wait for the same loads, and begin the tile together
             return in_step
         return (in_step + self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight) / 2
 
     def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
         beside_latency_s = self.beside_latency_s
         if parts == 1:
-            latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
-        names = dict.fromkeys([*self.demand_s, *self.aside_s, *self.beside_s])
-        all_paths = (self.demand_s, self.aside_s, self.beside_s)
+            latency_s += self.crossing_s - self.filled_s
+            beside_latency_s -= self.beside_filled_s
+        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s)
+        names = dict.fromkeys(name for path in all_paths for name in path)
         paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
-        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s)
+        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, *paths[3:])
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -97,22 +103,24 @@ class ClassCost:
 
 def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
-    paths: tuple[dict[str, float], ...] = ({}, {}, {})
-    stages, beside_latency, filled, beside_filled = 1.0, 0.0, 0.0, 0.0
-    for cost, count, late in zip(costs, counts, late_s, strict=True):
-        for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
+    paths: tuple[dict[str, float], ...] = ({}, {}, {}, {}, {})
+    stages, beside_latency, filled, beside_filled, crossing = 1.0, 0.0, 0.0, 0.0, 0.0
+    for cost, count in zip(costs, counts, strict=True):
+        parts = (cost.demand_s, cost.aside_s, cost.beside_s, cost.taken_s, cost.behind_s)
+        for path, part in zip(paths, parts, strict=True):
             for name, seconds in part.items():
                 path[name] = path.get(name, 0.0) + count * seconds
         latency_s += count * cost.latency_s
         beside_latency += count * cost.beside_latency_s
         filled += count * cost.filled_s
         beside_filled += count * cost.beside_filled_s
+        crossing += count * cost.crossing_s
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
         paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
         beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
-        late_s=float((counts * late_s).sum()),
+        late_s=float((counts * late_s).sum()), taken_s=paths[3], behind_s=paths[4], crossing_s=crossing,
     )  # fmt: skip
 
 
@@ -123,22 +131,32 @@ def residence_s(
     aside_s: Sequence[float] = (),
     beside_s: Sequence[float] = (),
     beside_latency_s: float = 0.0,
+    taken_s: Sequence[float] = (),
+    behind_s: Sequence[float] = (),
 ) -> float:
     """Time of one round of a closed network of queues with a delay, by mean value analysis.
 
     A customer may leave work at stations (`aside_s`) and go on beside it (`beside_s`); the round ends with the longer.
+    What its work elsewhere takes of a station meanwhile (`taken_s`, and `behind_s` by what it leaves) delays others
+    there, and is delayed by their work, but not by what theirs takes meanwhile.
     """
     stations = len(demands_s)
-    aside, beside = (list(values) or [0.0] * stations for values in (aside_s, beside_s))
-    total, queue = 0.0, [0.0] * stations
+    aside, beside, taken, behind = (list(v) or [0.0] * stations for v in (aside_s, beside_s, taken_s, behind_s))
+    total, queue, passing = 0.0, [0.0] * stations, [0.0] * stations
     for count in range(1, customers + 1):
-        slower = [1 + waiting for waiting in queue]
+        slower = [1 + waiting + others for waiting, others in zip(queue, passing, strict=True)]
         chain, left, past = (
             sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
         )
+        chain += sum(part * waiting for part, waiting in zip(taken, queue, strict=True))
+        left += sum(part * waiting for part, waiting in zip(behind, queue, strict=True))
         total = latency_s + chain + max(left, beside_latency_s + past)
         if total == 0:
             return 0.0
+        passing = [
+            (part + rest) * (1 + waiting) * count / total
+            for part, rest, waiting in zip(taken, behind, queue, strict=True)
+        ]
         queue = [
             (here + then + meanwhile) * slow * count / total
             for here, then, meanwhile, slow in zip(demands_s, aside, beside, slower, strict=True)
@@ -238,7 +256,8 @@ class Grid:
         teams, in_flight = self.residency.teams, self.residency.in_flight
         found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
         rounds, late = (np.array(values) for values in zip(*found, strict=True))
-        fills = np.array([cost.fill_s(resident) for cost in self.costs])
+        # A loop's first tile waits for its first loads, and not for loads that a tile before it asks for.
+        fills = np.array([cost.fill_s(resident) for cost in self.costs]) - late
         latency = self.residency.setup_s + float(fills[self.counts > 0].sum())
         if in_flight > 1:
             whole = latency + float((rounds * self.counts).sum())
@@ -324,6 +343,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
     stages, path = 1.0, 0
+    taken: dict[str, float] = {}
+    behind: dict[str, float] = {}
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
         if _distance(step) > 0:
@@ -335,6 +356,9 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
         left = step in computing[:-1] and step.name not in waited_for
         place = 1 if left else path
         paths[place][step.resource] = paths[place].get(step.resource, 0.0) + busy
+        for name, part in step.takes.items():
+            into = behind if left else taken
+            into[name] = into.get(name, 0.0) + part * busy
         if step.traffic:  # transfers are asked for together
             transfer = max(transfer, delay)
         else:
@@ -342,9 +366,11 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
+    crossing = sum(min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items())
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
+        taken_s=taken, behind_s=behind, crossing_s=crossing,
     )  # fmt: skip
 
 

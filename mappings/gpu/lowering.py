@@ -17,7 +17,7 @@ from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
-from mappings.gpu.blocks import Blocks, Env
+from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridLoop, GridStep
 from mappings.gpu.power import energies, power_limit
@@ -34,7 +34,7 @@ from mappings.program import (
     Traffic,
 )
 
-UNITS = ("tensor", "vector", "shared", "port")
+UNITS = ("tensor", "vector", "sfu", "shared", "port")
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 
@@ -133,7 +133,7 @@ class LaunchLowering:
             name=self.launch.launch,
             steps=tuple(steps),
             counts=(self.totals / self.blocks.count).reshape(1, -1),
-            order=_Order(self.trips),
+            order=LoopOrder(self.trips),
             instances=self.blocks.count,
             slots=self.slots,
             residency=Residency(
@@ -185,6 +185,8 @@ class LaunchLowering:
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
+        if wide:  # accumulators and operands pass where vector instructions take theirs from
+            made[0] = replace(made[0], takes={"vector": self.gpu.tensor_vector_share})
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
@@ -195,17 +197,25 @@ class LaunchLowering:
         return made
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
-        """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows."""
+        """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows.
+
+        Latencies, those of reductions too, are time in which other teams in step go on.
+        """
         gpu = self.gpu
         issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
-        busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes, sfu / gpu.sfu_lanes) / gpu.clock_hz
+        busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes) / gpu.clock_hz
+        special = sfu / gpu.sfu_lanes / gpu.clock_hz
         # A warp alone goes at the pace that the compiler wrote into the code; others use the time in between.
         pace = gpu.instruction_pace if step.pace is None else self.blocks.mean(step.pace)
         lone = pace * issue / (32 * self.warps) / gpu.clock_hz
-        slack = max(0.0, lone - busy / self.teams)
+        slack = max(0.0, lone - max(busy, special) / self.teams)
         latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
         made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=latency)]
+        if special > 0:
+            both = min(busy, special)
+            step_sfu = self._step(f"{name} sfu", "sfu", index, special, -both / self.teams, (Dependence(name),))
+            made.append(replace(step_sfu, slack_s=both * (1 - 1 / self.teams)))
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -251,24 +261,18 @@ class LaunchLowering:
         active = min(self.blocks.count, gpu.multiprocessors)
         if not prefetched:
             busy = max(busy, active * l2_busy)
+        far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
-            self._step(
-                f"{name} DRAM",
-                "DRAM",
-                index,
-                dram_busy,
-                0.0,
-                (),
-                {("DRAM", tensor): moved},
-                {("DRAM", "byte"): dram_per_trip},
-            ),
+            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             if self.free:  # a copy engine writes while the products leave the shared memory time
                 written *= self.crowding[index]
-            made.append(self._step(f"{name} shared", "tensor" if self.free else "shared", index, written, 0.0, after))
+            posted = written / 2 * self._queued(index) if self._fed_by_shared(index) == "shared" else 0.0
+            unit = "tensor" if self.free else "shared"
+            made.append(self._step(f"{name} shared", unit, index, written, -posted, after))
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
@@ -280,6 +284,14 @@ class LaunchLowering:
                 name, "port", index, busy, latency, after, {("L2", tensor): passed}
             ),
         ]  # fmt: skip
+
+    def _queued(self, index: int) -> float:
+        """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
+        if self.free:
+            return 0.0
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads if self._prefetched(step, index))
+        return float(min(1.0, self.gpu.copy_queue * self.totals[index] / max(copied, 1.0)))
 
     def _crowding(self, loop: GridLoop) -> float:
         """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
@@ -386,15 +398,3 @@ class LaunchLowering:
 def launch_overlap(launch: GridLaunch, env: Env) -> float:
     """How many further tiles a team works on beside the newest one."""
     return launch.overlap.number(env)
-
-
-class _Order:
-    """Tiles of a block: its loops one after another."""
-
-    def __init__(self, trips: Array) -> None:
-        self.trips = trips
-
-    def __call__(self, point: int, instance: int, limit: int | None = None) -> Any:
-        """See `program.TileOrder`."""
-        trips = self.trips[min(instance, len(self.trips) - 1)]
-        return np.repeat(np.arange(trips.size, dtype=np.int32), trips.astype(np.int64))[:limit]
