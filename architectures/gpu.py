@@ -47,6 +47,7 @@ class Gpu:
     sync_efficiency: float
     group_wait_cycles: float
     tensor_vector_share: float
+    tensor_sfu_share: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float

@@ -366,11 +366,11 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
-    crossing = sum(min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items())
+    crossed = [min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items()]
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
-        taken_s=taken, behind_s=behind, crossing_s=crossing,
+        taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
     )  # fmt: skip
 
 

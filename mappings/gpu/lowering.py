@@ -186,7 +186,8 @@ class LaunchLowering:
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
         if wide:  # accumulators and operands pass where vector instructions take theirs from
-            made[0] = replace(made[0], takes={"vector": self.gpu.tensor_vector_share})
+            takes = {"vector": self.gpu.tensor_vector_share, "sfu": self.gpu.tensor_sfu_share}
+            made[0] = replace(made[0], takes=takes)
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
@@ -276,14 +277,10 @@ class LaunchLowering:
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            made.append(self._step(f"{name} shared", "shared", index, passing, 0.0, after))
-            after = (Dependence(f"{name} shared"),)
-        return [
-            *made,
-            self._step(
-                name, "port", index, busy, latency, after, {("L2", tensor): passed}
-            ),
-        ]  # fmt: skip
+            posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
+            made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
+        return [*made, self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})]
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
