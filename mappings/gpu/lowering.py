@@ -271,7 +271,7 @@ class LaunchLowering:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             if self.free:  # a copy engine writes while the products leave the shared memory time
                 written *= self.crowding[index]
-            posted = written / 2 * self._queued(index) if self._fed_by_shared(index) == "shared" else 0.0
+            posted = written / 2 * self._queued(index)
             unit = "tensor" if self.free else "shared"
             made.append(self._step(f"{name} shared", unit, index, written, -posted, after))
             after = (Dependence(self._last(index), self.stages),)
@@ -284,8 +284,8 @@ class LaunchLowering:
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
-        if self.free:
-            return 0.0
+        if self.free or any(bool(self.blocks.mean(step.aside)) for step in self.launch.loops[index].steps):
+            return 0.0  # beside products that are left behind, addresses come no faster
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         copied = sum(self.moved_bytes(step) for step in loads if self._prefetched(step, index))
         return float(min(1.0, self.gpu.copy_queue * self.totals[index] / max(copied, 1.0)))
@@ -304,12 +304,6 @@ class LaunchLowering:
                 written += word * k * n
         needed_s = written / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
         return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
-
-    def _fed_by_shared(self, index: int) -> str:
-        """The unit that waits while loads enter the shared memory: it reads its operands there all the time."""
-        products = [step for step in self.launch.loops[index].steps if step.kind == "product"]
-        wide = any(self.gpu.product_rate(self.blocks.mean(step.m), self.warps, 2)[1] for step in products)
-        return "tensor" if wide else "shared"
 
     def _last(self, index: int) -> str:
         """The last step of a loop that computes."""
