@@ -98,11 +98,13 @@ class EvaluatedOp:
 
 @dataclass(frozen=True)
 class EvaluatedInstruction:
-    """What one operation of a thread takes: issue slots, those among them that run at half rate, special functions."""
+    """What one operation of a thread takes: issue slots; those among them that run at half rate, special functions,
+    additions and multiplications of 32 bits."""
 
     issue: Number
     half: Number
     sfu: Number
+    fp32: Number
 
 
 @dataclass(frozen=True)

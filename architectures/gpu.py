@@ -36,6 +36,7 @@ class Gpu:
     issue_lanes: float
     instruction_pace: float
     half_lanes: float
+    fp32_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
     copy_queue: float
@@ -46,8 +47,10 @@ class Gpu:
     group_efficiency: float
     sync_efficiency: float
     group_wait_cycles: float
-    tensor_vector_share: float
-    tensor_sfu_share: float
+    group_vector_share: float
+    group_sfu_share: float
+    sync_vector_share: float
+    sync_sfu_share: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float
@@ -136,6 +139,11 @@ class Gpu:
         copying = 0.5 / self.dram_write_bandwidth + 0.5 / self.dram_read_bandwidth
         lost = max(1 / self.dram_copy_bandwidth - copying, 0.0) * 4 * part * (1 - part)
         return apart / (apart + lost)
+
+    def lane_cycles(self, issue: float, half: float, sfu: float, fp32: float) -> float:
+        """Cycles that a multiprocessor takes for lane operations: of all kinds, and of those with lanes of their own,
+        which work side by side."""
+        return max(issue / self.issue_lanes, half / self.half_lanes, sfu / self.sfu_lanes, fp32 / self.fp32_lanes)
 
     def format_ratio(self, word_bytes: float) -> float:
         """Rate of products of words of so many bytes over that of 16-bit ones; 4 bytes are multiplied as TF32."""

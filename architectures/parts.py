@@ -86,10 +86,12 @@ class Instruction(Part):
     """Those among them that run at half the rate."""
     sfu: Cycles = Expression.parse(0)
     """Those among them that the special-function unit runs."""
+    fp32: Cycles = Expression.parse(0)
+    """Additions, multiplications and multiply-adds of 32 bits among them."""
 
     def evaluate(self, env: Env) -> EvaluatedInstruction:
         """The numbers with the variables in `env`."""
-        names = ("issue", "half", "sfu")
+        names = ("issue", "half", "sfu", "fp32")
         return EvaluatedInstruction(*(CYCLES.evaluate(getattr(self, name), env, name) for name in names))
 
 

@@ -3,8 +3,9 @@
 `Heads` says how large one independent problem is: a pattern of (query position, key) pairs, `group` queries to each
 position that share keys and values, widths `d` (queries and keys) and `dv` (values and outputs). The running
 maximum and sum of a softmax are `statistics` = 2 words per row; two chained products without a softmax between them
-have none. Every formula is exact, ragged tiles included, and is proven in tests by executing the schedule word by
-word. Elements that are streamed take one word.
+have none. Where the first `shared` words of a key are its value's (latent attention), schedules that hold columns
+whole load them once; the others load them as two tensors. Every formula is exact, ragged tiles included, and is
+proven in tests by executing the schedule word by word. Elements that are streamed take one word.
 
     row tiles       tiles of Bi queries by Bj keys; Q and O of the tile resident or not
     column tiles    tiles of Bj keys by Bi queries; K and V of the tile resident or not; O and statistics go to and fro
@@ -15,11 +16,12 @@ word. Elements that are streamed take one word.
                     logarithm of the sum is the only statistic of a row
     kept keys       value chunks with whole columns; up to r keys stay from one chunk, and one tile, to the next
     ring            one row after the other, K and V kept as long as a later row needs them: compulsory words
+    unfused         scores written, softmax row by row written, product with V
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,7 +40,10 @@ MOST_KEY_TILES, MOST_KEY_CHUNKS = 4, 8
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """`copies` independent problems: patterns of scores with widths, and queries that share keys."""
+    """`copies` independent problems: patterns of scores with widths, and queries that share keys.
+
+    shared   words of a column that are both its key's and its value's
+    """
 
     pattern: Pattern
     d: int
@@ -46,6 +51,12 @@ class Heads:
     group: int = 1
     copies: int = 1
     statistics: int = 2
+    shared: int = 0
+
+    @property
+    def column(self) -> int:
+        """Words of a key and its value."""
+        return self.d + self.dv - self.shared
 
     @property
     def rows(self) -> int:
@@ -82,6 +93,15 @@ def best_schedules(heads: Heads, recompute: bool = True) -> Staircase:
     return Staircase.merged([plain_tilings(heads, recompute), *(part.scaled(heads.copies) for part in keeping)])
 
 
+def whole_row_schedules(heads: Heads) -> Staircase:
+    """Schedules of a softmax in several passes, as it is written: a row's statistics come before its first output.
+
+    Row tiles as wide as the longest need, the ring, or all scores written and read in each pass.
+    """
+    parts = [*_row_tiles(heads, whole=True), _ring(heads), unfused(heads)]
+    return Staircase.merged(parts).scaled(heads.copies)
+
+
 def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     """The staircase of the templates that keep no column from one tile to the next, for all copies."""
     parts = [*_row_tiles(heads), *_column_tiles(heads), *([_value_chunks(heads)] if recompute else []), _ring(heads)]
@@ -89,10 +109,10 @@ def plain_tilings(heads: Heads, recompute: bool = True) -> Staircase:
     return Staircase.merged([*parts, two_phases]).scaled(heads.copies)
 
 
-def _row_tiles(heads: Heads) -> list[Staircase]:
+def _row_tiles(heads: Heads, whole: bool = False) -> list[Staircase]:
     d, dv, rows = heads.d, heads.dv, heads.rows
     tiles = heads.row_tiles
-    height, width = tiles.sizes[:, None], _across(tiles)
+    height, width = tiles.sizes[:, None], _across(tiles)[:, -1 if whole else 0 :]
     visits = tiles.visits(width[0])
     streamed = (tiles.needed * (d + dv))[:, None]
     found = []
@@ -113,10 +133,11 @@ def _column_tiles(heads: Heads) -> list[Staircase]:
     shorter = np.minimum(height, width)
     found = []
     for hold_k, hold_v in ((1, 1), (1, 0), (0, 1), (0, 0)):
-        words = (columns if hold_k else visits) * d + (columns if hold_v else visits) * dv
+        once = heads.shared * (hold_k and hold_v)
+        words = (columns if hold_k else visits) * d + (columns if hold_v else visits) * dv - once * columns
         words = words + needed * d + dv * (2 * needed - rows) + 2 * heads.statistics * (needed - rows)
         scores, values = (0 if hold_k else shorter), (heads.statistics + 1) * height + (0 if hold_v else shorter)
-        space = height * width + width * (hold_k * d + hold_v * dv) + 2 + np.maximum(scores, values)
+        space = height * width + width * (hold_k * d + hold_v * dv - once) + 2 + np.maximum(scores, values)
         found.append(tile_pairs(f"column tiles, {_held(K=hold_k, V=hold_v)}", height, width, space, words))
     return found
 
@@ -143,6 +164,21 @@ def second_phase(heads: Heads) -> Staircase:
     return tile_pairs("O tiles", height, chunk, space, words)
 
 
+def unfused(heads: Heads) -> Staircase:
+    """Scores, softmax and product one after another, each with its best tiling."""
+    pairs, longest = heads.pairs, heads.pattern.fullest_row
+    # A row that fits is read and written once; one that does not is read for its maximum and sum, then again.
+    softmax = Staircase.of(
+        np.array([longest + 2, 3]), np.array([2 * pairs, 3 * pairs]), lambda k: ("rows resident", "two passes")[k]
+    )
+    tiles = heads.row_tiles
+    height, chunk = tiles.sizes[:, None], breakpoints(heads.dv)[None, :]
+    words = pairs * -(-heads.dv // chunk) + (heads.dv * tiles.needed)[:, None] + heads.rows * heads.dv
+    space = height * chunk + np.minimum(height, chunk) + 1
+    both = Staircase.sequence("softmax", softmax, tile_pairs("O", height, chunk, space, words))
+    return Staircase.sequence("scores", first_phase(heads), both)
+
+
 def _value_chunks(heads: Heads) -> Staircase:
     d, dv, tiles = heads.d, heads.dv, heads.row_tiles
     height, chunk = tiles.sizes[:, None], breakpoints(dv)[None, :]
@@ -152,12 +188,13 @@ def _value_chunks(heads: Heads) -> Staircase:
 
 
 def _kept_columns(heads: Heads) -> Staircase:
-    return _keeping(heads, "kept columns", heads.d + heads.dv + 1 + heads.statistics, 2, least=1)
+    separate = replace(heads, shared=0)
+    return _keeping(separate, "kept columns", heads.d + heads.dv + 1 + heads.statistics, 2, least=1)
 
 
 def _whole_columns(heads: Heads) -> Staircase:
-    width = heads.d + heads.dv
-    return _keeping(heads, "whole columns", width + min(heads.statistics, 1), width + 1, least=0)
+    row = heads.d + heads.dv + min(heads.statistics, 1)
+    return _keeping(heads, "whole columns", row, heads.column + 1, least=0)
 
 
 def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Staircase:
@@ -165,7 +202,7 @@ def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Stairc
 
     With many tiles none is kept: a kept column saves less there than the rows that its words could hold.
     """
-    tiles, width = heads.row_tiles, heads.d + heads.dv
+    tiles, width = heads.row_tiles, heads.column
     found: list[tuple[int, int, int, int]] = []  # height, kept columns, space, words
     for k, height in enumerate(tiles.sizes.tolist()):
         few = -(-heads.rows // height) <= MOST_KEPT_TILES and k + 1 < tiles.sizes.size
@@ -178,7 +215,7 @@ def _keeping(heads: Heads, name: str, row: int, more: int, least: int) -> Stairc
             kept = np.linspace(1, max(1, min(room, int(overlaps.max()))), KEPT_STEPS).astype(np.int64)
             kept = np.unique(np.append(kept, least))
             saved = np.minimum(kept[:, None], overlaps).sum(axis=1)
-        words = (heads.rows + int(tiles.needed[k]) - saved) * width
+        words = heads.rows * (heads.d + heads.dv) + (int(tiles.needed[k]) - saved) * width
         space = height * row + more + kept * width
         found += zip([height] * kept.size, kept.tolist(), space.tolist(), words.tolist(), strict=True)
     if not found:
@@ -220,9 +257,8 @@ def ring_length(pattern: Pattern) -> int:
 
 
 def _ring(heads: Heads) -> Staircase:
-    d, dv, rows, columns = heads.d, heads.dv, heads.rows, heads.columns
-    length = np.array([ring_length(heads.pattern)])
-    return _single("ring", length, length * (d + dv + 1) + 3, np.array([(rows + columns) * (d + dv)]))
+    length, words = np.array([ring_length(heads.pattern)]), heads.rows * (heads.d + heads.dv)
+    return _single("ring", length, length * (heads.column + 1) + 3, np.array([words + heads.columns * heads.column]))
 
 
 def _across(tiles: TileSums) -> Ints:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bounds.hbl import Inequality, Program
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bounds.turnover import Turnover, Waste
 
 Certificate = dict[str, Any]
+Floats = NDArray[np.float64]
 
 
 def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memory: float, value: float) -> Certificate:
@@ -28,16 +30,7 @@ def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memor
     segment = _segment(counted)
     length = segment["length"]
     words = {"first": length, "later": memory + length, "last": memory + segment["rest"]}
-    modes = []
-    for mode, envelope in zip(fusion.modes, chi.modes, strict=True):
-        mixtures = {name: envelope.weights[envelope.line_at(x)] for name, x in words.items()}
-        used = sorted({int(k) for weights in mixtures.values() for k in np.flatnonzero(weights > 0)})
-        modes.append(
-            {
-                **_mode(mode, used),
-                "mixtures": {name: [float(weights[k]) for k in used] for name, weights in mixtures.items()},
-            }
-        )
+    weights = [{name: envelope.weights[envelope.line_at(x)] for name, x in words.items()} for envelope in chi.modes]
     return {
         "theorem": theorem,
         "statement": fusion.statement,
@@ -46,7 +39,7 @@ def of_segments(theorem: str, fusion: Fusion, chi: Chi, counted: Segments, memor
         "copies": fusion.batch,
         "combine": fusion.combine,
         "segment": segment,
-        "modes": modes,
+        "modes": [_mode(mode, own) for mode, own in zip(fusion.modes, weights, strict=True)],
         "value": value,
     }
 
@@ -93,33 +86,45 @@ def of_turnover(around: Turnover, found: Waste, memory: float, value: float) -> 
     }
 
 
-def _mode(mode: Mode, used: list[int]) -> Certificate:
-    record: Certificate = {"name": mode.name, "statement": _program(mode.program)}
-    if mode.operand is not None:
-        record["rebuilt"] = mode.rebuilt
-        record["operand"] = _program(mode.operand)
-    record["inequalities"] = [
-        {"outer": _inequality(mode.terms[k].outer, mode.program)}
-        | ({"inner": _inequality(inner, mode.operand)} if (inner := mode.terms[k].inner) and mode.operand else {})
-        for k in used
-    ]
-    return record
+def _mode(mode: Mode, weights: dict[str, Floats]) -> Certificate:
+    """The statement's inequalities with their weights in each kind of segment, then those of a rebuilt operand.
+
+    The weights of the statement's sum to 1, those of the operand's to the exponent that the operand has among them.
+    """
+    used = sorted({int(k) for own in weights.values() for k in np.flatnonzero(own > 0)})
+    whole: dict[Inequality, Floats] = {}
+    inside: dict[Inequality, Floats] = {}
+    for k in used:
+        term, own = mode.terms[k], np.array([weights[at][k] for at in weights])
+        whole[term.outer] = whole.get(term.outer, 0.0) + own
+        power = float(term.outer.s[0]) if term.inner else 0.0
+        if term.inner and power:
+            inside[term.inner] = inside.get(term.inner, 0.0) + power * own
+    programs = {"statement": _program(mode.program, whole, list(weights))}
+    if mode.operand is not None and mode.rebuilt is not None:
+        programs[mode.rebuilt] = _program(mode.operand, inside, list(weights))
+    return {"name": mode.name, "programs": programs}
 
 
-def _program(program: Program) -> Certificate:
+def _program(program: Program, used: dict[Inequality, Floats], places: list[str]) -> Certificate:
+    """What is counted, and its inequalities; loops of bounded length are arrays of that size."""
+    loops = {loop for inequality in used for loop, _ in inequality.t}
+    axes = {loop: [[int(loop == other) for other in program.loops]] for loop in program.loops if loop in loops}
+    arrays = {a.name: {"index": [list(row) for row in a.index], "words": a.words} for a in program.arrays}
     return {
         "loops": list(program.loops),
-        "extents": dict(program.extents),
         "caps": [[list(loops), cap] for loops, cap in program.caps],
-        "arrays": {a.name: {"index": [list(row) for row in a.index], "words": a.words} for a in program.arrays},
-    }
-
-
-def _inequality(inequality: Inequality, program: Program) -> Certificate:
-    return {
-        "capped": list(inequality.capped),
-        "s": {array.name: str(e) for array, e in zip(program.arrays, inequality.s, strict=True) if e},
-        "t": {loop: str(e) for loop, e in inequality.t},
+        "arrays": arrays | {f"|{loop}|": {"index": axis, "size": program.extents[loop]} for loop, axis in axes.items()},
+        "inequalities": [
+            {
+                "capped": list(one.capped),
+                "exponents": {array.name: str(e) for array, e in zip(program.arrays, one.s, strict=True) if e}
+                | {f"|{loop}|": str(e) for loop, e in one.t},
+                "chain": [list(form) for form in one.chain],
+                "weights": dict(zip(places, map(float, weights), strict=True)),
+            }
+            for one, weights in used.items()
+        ],
     }
 
 
@@ -134,6 +139,7 @@ def of_joint(joint: Joint, memory: float, value: float, label: str) -> Certifica
         "elements": joint.elements,
         "edges": [list(edge) for edge in joint.edges],
         "spread": joint.spread,
+        "pull": joint.pull,
         "copies": joint.batch,
         "volume": joint.volume,
         "producers": joint.producers,
@@ -155,17 +161,17 @@ def of_cut(part: Certificate, unpaid: dict[str, float], memory: float, value: fl
 
 
 def of_passes(fiber: FiberPasses, own: ValueClass, memory: float, value: float) -> Certificate:
-    """A pass bound."""
+    """A pass bound: each fiber `returns` but for the words that stay; an input is read once besides."""
+    inside = own.kind == "intermediate"
     return {
         "theorem": "passes",
         "memory_words": memory,
         "tensor": fiber.tensor,
         "rank": fiber.rank,
-        "kind": own.kind,
-        "width": own.width,
-        "elements": own.elements,
-        "fiber": fiber.length,
-        "fibers": fiber.fibers,
         "passes": fiber.passes,
+        "copies": fiber.fibers,
+        "fiber_words": fiber.length * own.width,
+        "returns": fiber.passes - 1 + inside,
+        "compulsory": {} if inside else {fiber.tensor: own.elements * own.width},
         "value": value,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import reduce
 from math import prod
 
-from bounds.attention_schedules import Heads, best_schedules, first_phase, second_phase
+from bounds.attention_schedules import Heads, best_schedules, first_phase, second_phase, whole_row_schedules
 from bounds.gradient_schedules import gradient_schedules
 from bounds.heads import group_problem, heads_of
 from bounds.pattern import Pattern
@@ -19,11 +19,14 @@ from bounds.product_schedules import product_schedules
 from bounds.staircase import Staircase
 
 
-def composed_schedules(problem: Problem) -> Staircase | str:
-    """The staircase of all groups in sequence; a sentence where a part of the cascade has no schedule."""
+def composed_schedules(problem: Problem, recompute: bool = True, written: bool = False) -> Staircase | str:
+    """The staircase of all groups in sequence; a sentence where a part of the cascade has no schedule.
+
+    `recompute` and `written` as for `find_schedules`.
+    """
     if problem.remarks or not problem.statements:
         return f"no schedule is known that covers all of {problem.name}"
-    gradient = gradient_schedules(problem)
+    gradient = gradient_schedules(problem, recompute)
     if gradient is not None:
         return gradient
     groups = groups_of(problem)
@@ -32,7 +35,8 @@ def composed_schedules(problem: Problem) -> Staircase | str:
         return obstacle
     parts = []
     for group in groups:
-        found = _schedules(group_problem(problem, group))
+        again = written and group[0].output.tensor in passed_again(problem)
+        found = _schedules(group_problem(problem, group), recompute, again)
         if found is None:
             return f"no schedule is known for {' and '.join(s.name for s in group)} of {problem.name}"
         parts.append(found)
@@ -123,11 +127,21 @@ def groups_of(problem: Problem) -> list[tuple[Statement, ...]]:
     return [cores.get(s.name, (s,)) for s in problem.statements if s.name not in taken or s.name in cores]
 
 
-def _schedules(part: Problem) -> Staircase | None:
+def passed_again(problem: Problem) -> set[str]:
+    """Classes that the cascade, as it is written, traverses more than once."""
+    return {fiber.tensor for fiber in problem.passes if fiber.passes > 1}
+
+
+def core_schedules(heads: Heads, recompute: bool, again: bool) -> Staircase:
+    """Of an attention core: all, or those that make each score once, or those that go over its rows `again`."""
+    return whole_row_schedules(heads) if again else best_schedules(heads, recompute)
+
+
+def _schedules(part: Problem, recompute: bool, again: bool) -> Staircase | None:
     if len(part.statements) == 1:
         return product_schedules(part, part.statements[0]) or masked_product(part, part.statements[0])
     heads = heads_of(part)
-    return None if isinstance(heads, str) else _in_words(part, best_schedules(heads))
+    return None if isinstance(heads, str) else _in_words(part, core_schedules(heads, recompute, again))
 
 
 def masked_product(problem: Problem, statement: Statement) -> Staircase | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -30,10 +31,10 @@ def _lines(record: Record) -> Iterator[str]:
     elif "unpaid" in record:
         cut = ", ".join(f"{name} ({words:,.0f} words)" for name, words in record["unpaid"].items())
         yield f"Cut out of the cascade, less the first presence of {cut or 'nothing'}: {value}."
-    elif "passes" in record:
+    elif "returns" in record:
         yield (
             f"{record['tensor']} is traversed in {record['passes']} passes over {record['rank']}: "
-            f"{record['fibers']:,.0f} fibers of {record['fiber']:,.0f} elements, of which M words stay: {value}."
+            f"{record['copies']:,.0f} fibers of {record['fiber_words']:,.0f} words, of which M stay: {value}."
         )
     elif "compulsory" in record:
         moved = ", ".join(f"{name} {words:,.0f}" for name, words in record["compulsory"].items())
@@ -83,19 +84,16 @@ def _segments(record: Record, value: str) -> Iterator[str]:
 
 def _mode(mode: Record, at: str) -> str:
     """The mixture that holds in the full segments: each array with its words and its exponent."""
-    arrays = mode["statement"]["arrays"] | mode.get("operand", {}).get("arrays", {})
-    powers: dict[str, float] = {}
-    for weight, inequality in zip(mode["mixtures"][at], mode["inequalities"], strict=True):
-        own = {name: weight * float(Fraction(e)) for name, e in inequality["outer"]["s"].items()}
-        rebuilt = own.pop(mode.get("rebuilt"), 0.0) if "inner" in inequality else 0.0
-        for name, e in inequality.get("inner", {}).get("s", {}).items():
-            own[name] = own.get(name, 0.0) + rebuilt * float(Fraction(e))
-        for name, e in own.items():
-            powers[name] = powers.get(name, 0.0) + e
+    arrays: dict[str, Record] = {}
+    powers: Counter[str] = Counter()
+    for program in mode["programs"].values():
+        arrays |= program["arrays"]
+        for one in program["inequalities"]:
+            powers.update({name: one["weights"][at] * float(Fraction(e)) for name, e in one["exponents"].items()})
     told = [
         f"{name} ({arrays[name]['words']:g} word{'s' if arrays[name]['words'] != 1 else ''}) ^ {power:.4g}"
         for name, power in powers.items()
-        if power > 1e-9
+        if power > 1e-9 and "words" in arrays[name] and name not in mode["programs"]
     ]
     return "; ".join(told) + "." if told else "a constant."
 

@@ -51,21 +51,20 @@ class Star:
         return len(self.products)
 
 
-def gradient_schedules(problem: Problem) -> Staircase | None:
+def gradient_schedules(problem: Problem, recompute: bool = True) -> Staircase | None:
     """The staircase of these schedules, or None where the problem has another form."""
     star = star_of(problem)
     if star is None:
         return None
     width = next(iter(problem.classes.values())).width
-    found = star_schedules(star).scaled(star.heads.copies)
+    found = star_schedules(star, recompute).scaled(star.heads.copies)
     return Staircase(found.footprint * width, found.words * width, found.origin, found.describe)
 
 
-def star_schedules(star: Star) -> Staircase:
-    """The staircase of one copy."""
-    rows, columns = row_pass(star), column_pass(star)
-    both = Staircase.sequence("two passes", rows, columns)
-    return Staircase.merged([both, rows_at_once(star), columns_at_once(star), spilled(star)])
+def star_schedules(star: Star, recompute: bool = True) -> Staircase:
+    """The staircase of one copy; without `recompute` only of those that make each score once."""
+    both = [Staircase.sequence("two passes", row_pass(star), column_pass(star))] if recompute else []
+    return Staircase.merged([*both, rows_at_once(star), columns_at_once(star), spilled(star)])
 
 
 def row_pass(star: Star) -> Staircase:

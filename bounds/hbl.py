@@ -9,7 +9,9 @@ and, for every subspace H of the other loops, sum_j s_j rank(phi_j | H) + sum_i 
 Demmel, Knight, Scanlon, Yelick 2013; Valdimarsson 2010: the lattice that the kernels generate under + and
 intersection suffices). When each array is indexed by loops alone the subspaces along the axes suffice. Candidates
 for (s, t) are proposed in floating point (by corners of the polyhedron, or by linear programs with HiGHS) and
-accepted only when the conditions hold in exact rational arithmetic.
+accepted only when the conditions hold in exact rational arithmetic and a *chain* proves the inequality once more, by
+the chain rule of entropy: independent linear forms x_1, x_2, ... of the loops outside T, each of which arrays and
+loops of total exponent 1 or more see, given the forms before it (docs/bounds.md, section 2).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from math import comb, log, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.lattice import closure, kernel, rank_on
+from bounds.lattice import Space, closure, echelon, kernel, rank_on
 
 Floats = NDArray[np.float64]
 MOST_SUBSPACES = 120
@@ -57,12 +59,13 @@ class Program:
 
 @dataclass(frozen=True)
 class Inequality:
-    """One proven inequality of a program, with exact exponents."""
+    """One proven inequality of a program, with exact exponents; `chain` has the forms that prove it, over all loops."""
 
     capped: tuple[str, ...]
     cap: float
     s: tuple[Fraction, ...]
     t: tuple[tuple[str, Fraction], ...]
+    chain: tuple[tuple[int, ...], ...]
 
     def log_constant(self, extents: dict[str, float]) -> float:
         """Logarithm of cap(T) * prod L_i ** t_i."""
@@ -82,11 +85,14 @@ def inequalities(program: Program) -> tuple[Inequality, ...]:
         prices = [log(program.extents[loop]) for loop in free]
         for corner in _corners(matrix, dims, len(program.arrays), prices):
             s, t = corner[: len(program.arrays)], corner[len(program.arrays) :]
-            powers = tuple((loop, e) for loop, e in zip(free, t, strict=True) if e)
-            candidate = Inequality(tuple(capped), cap, s, powers)
-            known = found.get(s)
-            if known is None or candidate.log_constant(program.extents) < known.log_constant(program.extents):
-                found[s] = candidate
+            powers = {loop: e for loop, e in zip(free, t, strict=True) if e}
+            known, constant = (
+                found.get(s),
+                log(cap) + sum(float(e) * log(program.extents[x]) for x, e in powers.items()),
+            )
+            if known is None or constant < known.log_constant(program.extents) - 1e-12:
+                candidate = _chained(program, capped, cap, s, powers)
+                found |= {s: candidate} if candidate else {}
     return tuple(found.values())
 
 
@@ -111,6 +117,58 @@ def _conditions(
         matrix += [[rank_on(rows, space) for rows in [*maps, *single]] for space in spaces]
         dims += [len(space) for space in spaces]
     return matrix, dims
+
+
+def _chained(
+    program: Program, capped: tuple[str, ...], cap: float, s: tuple[Fraction, ...], t: dict[str, Fraction]
+) -> Inequality | None:
+    """The inequality with a chain that proves it, or None where none is found.
+
+    A cap that is a product of extents becomes exponents of 1 of its loops, so that a chain can begin with them.
+    """
+    if set(capped) <= program.extents.keys():
+        t, capped, cap = t | {loop: Fraction(1) for loop in capped}, (), 1.0
+    axes = {loop: tuple(int(loop == other) for other in program.loops) for loop in program.loops}
+    maps = [(list(a.index), e) for a, e in zip(program.arrays, s, strict=True) if e]
+    maps += [([axes[loop]], e) for loop, e in t.items()]
+    chain: list[tuple[int, ...]] = []
+    for block in blocks(tuple(loop for loop in program.loops if loop not in capped), program):
+        inside = [k for k, loop in enumerate(program.loops) if loop in block]
+        own = [([_within(row, inside) for row in rows if any(row[k] for k in inside)], e) for rows, e in maps]
+        own = [([row for row in rows if row], e) for rows, e in own]
+        pool = sorted({*(row for rows, _ in own for row in rows), *(_within(axes[loop], inside) for loop in block)})
+        forms = _forms(own, pool, [], set())
+        if forms is None:
+            return None
+        at = [dict(zip(inside, form, strict=True)) for form in forms]
+        chain += [tuple(form.get(k, 0) for k in range(len(program.loops))) for form in at]
+    return Inequality(capped, cap, s, tuple(t.items()), tuple(chain))
+
+
+def _within(row: tuple[int, ...], inside: list[int]) -> tuple[int, ...]:
+    """The part of a row in some columns; nothing where it has others too, which only a capped loop can bring."""
+    return tuple(row[k] for k in inside) if not any(v for k, v in enumerate(row) if k not in inside) else ()
+
+
+def _forms(
+    maps: list[tuple[list[tuple[int, ...]], Fraction]],
+    pool: list[tuple[int, ...]],
+    chosen: list[tuple[int, ...]],
+    dead: set[Space],
+) -> list[tuple[int, ...]] | None:
+    """Forms of the pool that make a chain, by a search that tries no span of forms (`dead`) twice."""
+    span = echelon(chosen)
+    if len(span) == len(pool[0]) or span in dead:
+        return chosen if span not in dead else None
+    for form in pool:
+        if len(echelon([*chosen, form])) == len(chosen):
+            continue
+        seen = sum(e for rows, e in maps if len(echelon([*rows, *chosen])) == len(echelon([*rows, *chosen, form])))
+        found = _forms(maps, pool, [*chosen, form], dead) if seen >= 1 else None
+        if found:
+            return found
+    dead.add(span)
+    return None
 
 
 def blocks(loops: tuple[str, ...], program: Program) -> list[tuple[str, ...]]:

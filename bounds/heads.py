@@ -24,26 +24,27 @@ def group_problem(problem: Problem, group: tuple[Statement, ...]) -> Problem:
 
 
 def heads_of(problem: Problem) -> Heads | str:
-    """Two chained products as heads; a sentence where the problem is not of that form."""
+    """Two chained products as heads, the first of which may be a sum of several; a sentence for any other problem."""
     none = f"no schedule is known for all of {problem.name}"
-    if len(problem.statements) != 2:
+    if len(problem.statements) < 2:
         return none
-    first, second = problem.statements
-    scores = next((a for a in second.operands if a.tensor == first.output.tensor), None)
+    *makers, second = problem.statements
+    scores = next((a for a in second.operands if a.tensor == makers[0].output.tensor), None)
     others = [a for a in second.operands if a is not scores]
-    sides = first.operands
-    accesses = [*first.operands, first.output, *second.operands, second.output]
-    if scores is None or len(others) != 1 or len(sides) != 2 or not all(a.projective for a in accesses):
+    if scores is None or len(others) != 1 or {s.name for s in problem.producers(scores)} != {s.name for s in makers}:
         return none
-    names = dict(zip(first.output.loops, scores.loops, strict=True))
-    renamed = [_Sides.of(access, names) for access in sides]
     values, output = set(others[0].loops), set(second.output.loops)
-    batch = set.intersection(*(side.kept for side in renamed), values, output) - _tied(problem)
+    pairs = [_sides_of(maker, scores) for maker in makers]
+    if None in pairs or not all(access.projective for access in (*second.operands, second.output)):
+        return none
+    kept = [side.kept for pair in pairs if pair for side in pair]
+    batch = set.intersection(*kept, values, output) - _tied(problem)
     columns = {loop for loop in scores.loops if loop in second.reduced}
     rows = set(scores.loops) - columns - batch
-    keys = next((side for side in renamed if side.kept - batch == columns), None)
-    queries = next((side for side in renamed if side is not keys and side.kept - batch == rows), None)
-    if keys is None or queries is None or keys.reduced != queries.reduced:
+    keys = [next((side for side in pair or () if side.kept - batch == columns), None) for pair in pairs]
+    queries = [next((side for side in pair or () if side.kept - batch == rows), None) for pair in pairs]
+    widths = [key.reduced for key, query in zip(keys, queries, strict=True) if key and query]
+    if [query.reduced for query in queries if query] != widths or len(widths) < len(makers):
         return none
     if values - batch - columns != output - batch - rows or set(second.reduced) != columns:
         return none
@@ -63,10 +64,14 @@ def heads_of(problem: Problem) -> Heads | str:
         return none
     else:
         pattern, group = Intervals.dense(prod(size[r] for r in rows), prod(size[c] for c in columns)), 1
+    dv = prod(size[loop] for loop in values - batch - columns)
+    whole = tuple(x if x in batch | columns else "" for x in others[0].loops)  # where a column's words are
+    lent = any(key and (key.tensor, key.dimensions) == (others[0].tensor, whole) for key in keys)
     return Heads(
         pattern,
-        d=prod(size[loop] for loop in queries.reduced),
-        dv=prod(size[loop] for loop in values - batch - columns),
+        d=sum(prod(size[loop] for loop in width) for width in widths),
+        dv=dv,
+        shared=dv if lent else 0,
         group=group,
         copies=prod(size[loop] for loop in batch),
         statistics=2 if problem.statistics else 0,
@@ -78,10 +83,29 @@ def _tied(problem: Problem) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Sides:
+class _Side:
+    """An operand of a product that makes scores: the scores' loops that it has, and the others.
+
+    dimensions   the scores' loops in their order, "" for the others
+    """
+
+    tensor: str
+    dimensions: tuple[str, ...]
     kept: set[str]
     reduced: set[str]
 
-    @classmethod
-    def of(cls, access: Access, names: dict[str, str]) -> _Sides:
-        return cls({names[x] for x in access.loops if x in names}, {x for x in access.loops if x not in names})
+
+def _sides_of(maker: Statement, scores: Access) -> tuple[_Side, ...] | None:
+    """Both operands, in the loops by which the consumer knows the scores; None for another form."""
+    if len(maker.operands) != 2 or not all(a.projective for a in (*maker.operands, maker.output)):
+        return None
+    names = dict(zip(maker.output.loops, scores.loops, strict=True))
+    return tuple(
+        _Side(
+            a.tensor,
+            tuple(names.get(x, "") for x in a.loops),
+            {names[x] for x in a.loops if x in names},
+            {x for x in a.loops if x not in names},
+        )
+        for a in maker.operands
+    )

@@ -10,7 +10,8 @@ largest eigenvalue of the adjacency matrix, so
 Charged are reads of inputs and the starts of visits of outputs and of T. A visit of T with neither read nor write
 is free; it executes at least one whole fiber of one of the pi producers. Beyond the first pi free visits of an
 element each costs `fiber` more operations, so a bound without "computed once" holds while 2 fiber sqrt(w) / (lambda
-sqrt(M)) >= w:
+sqrt(M)) >= w. Producers that every consumer needs together count as one with all their products, because a visit in
+which a consumer finds no complete element would be for nothing:
 
     Q >= 2 volume sqrt(w) / (lambda sqrt(M)) - pi w |T|.
 """
@@ -34,6 +35,7 @@ class Joint:
 
     edges      (node, node, weight) for each statement
     spread     the largest eigenvalue lambda of the weighted adjacency matrix
+    pull       positive entries v with A v <= lambda v (but for rounding), which prove the eigenvalue
     volume     operations of one copy, all statements together
     unpaid     pi w |T| of one copy
     limit      largest M at which recomputing T cannot pay
@@ -43,6 +45,7 @@ class Joint:
     width: float
     edges: tuple[tuple[str, str, float], ...]
     spread: float
+    pull: dict[str, float]
     batch: float
     volume: float
     producers: int
@@ -79,16 +82,21 @@ def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | Non
     batch = [loop for loop in around[0].loops if all(_indexes_all(problem, loop, s) for s in around)]
     copies = float(prod(problem.extents[loop] for loop in batch))
     found = tuple(edge for edge in edges if edge)
+    spread, pull = _largest_eigenvalue(found)
+    names = {s.name for s in producers}
+    together = all(set(a.needs) >= names or not a.needs for s in around for a in s.operands if a.tensor == tensor)
+    fibers = [float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers]
     return Joint(
         tensor=tensor,
         width=problem.classes[tensor].width * shares.get(tensor, 1.0),
         edges=found,
-        spread=_largest_eigenvalue(found),
+        spread=spread,
+        pull=pull,
         batch=copies,
         volume=sum(problem.volume(s.loops) for s in around) / copies,
-        producers=len(producers),
+        producers=1 if together else len(producers),
         elements=problem.volume(producers[0].output.loops) / copies,
-        fiber=min(float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers),
+        fiber=sum(fibers) if together else min(fibers),
         charged=frozenset(nodes | {tensor}),
     )
 
@@ -118,10 +126,13 @@ def _indexes_all(problem: Problem, loop: str, statement: Statement) -> bool:
     return not tied and all(loop in access.loops for access in accesses)
 
 
-def _largest_eigenvalue(edges: tuple[tuple[str, str, float], ...]) -> float:
+def _largest_eigenvalue(edges: tuple[tuple[str, str, float], ...]) -> tuple[float, dict[str, float]]:
+    """The eigenvalue lambda of the matrix A, and v = (lambda' I - A)^-1 1 for a lambda' just above it."""
     names = sorted({name for edge in edges for name in edge[:2]})
     matrix = np.zeros((len(names), len(names)))
     for a, b, weight in edges:
         matrix[names.index(a), names.index(b)] += weight
         matrix[names.index(b), names.index(a)] += weight
-    return float(np.max(np.linalg.eigvalsh(matrix)))
+    largest = float(np.max(np.linalg.eigvalsh(matrix)))
+    pull = np.linalg.solve(largest * (1 + 1e-7) * np.eye(len(names)) - matrix, np.ones(len(names)))
+    return largest, dict(zip(names, (pull / pull.max()).tolist(), strict=True))

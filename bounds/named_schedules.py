@@ -22,10 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.attention_schedules import Heads, first_phase, plain_tilings
+from bounds.attention_schedules import Heads, plain_tilings, unfused
 from bounds.pattern import Blocks, Intervals
 from bounds.staircase import Staircase
-from bounds.tiles import breakpoints
 from einsum.errors import SpecError, nearest
 
 Floats = NDArray[np.float64]
@@ -159,20 +158,7 @@ def _flat(heads: Heads, memory: Floats) -> Traffic:
 
 
 def _unfused(heads: Heads, memory: Floats) -> Traffic:
-    pairs, longest = heads.pairs, heads.pattern.fullest_row
-    # A row that fits is read and written once; one that does not is read for its maximum and sum, then again.
-    softmax = Staircase.of(
-        np.array([longest + 2, 3]), np.array([2 * pairs, 3 * pairs]), lambda k: ("rows resident", "two passes")[k]
-    )
-    tiles = heads.row_tiles
-    height, chunk = tiles.sizes[:, None], breakpoints(heads.dv)[None, :]
-    words = pairs * -(-heads.dv // chunk) + (heads.dv * tiles.needed)[:, None] + heads.rows * heads.dv
-    space = height * chunk + np.minimum(height, chunk) + 1
-    product = Staircase.of(
-        space, words, lambda k: f"O {height.ravel()[k // chunk.size]}x{chunk.ravel()[k % chunk.size]}"
-    )
-    both = Staircase.sequence("softmax", softmax, product)
-    return _best_blocks(Staircase.sequence("scores", first_phase(heads), both).scaled(heads.copies), memory)
+    return _best_blocks(unfused(heads).scaled(heads.copies), memory)
 
 
 def _tiling(heads: Heads, memory: Floats) -> Traffic:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bounds.composition import passed_again
 from bounds.engine import LABELS, LowerBound, compulsory, lower_bound
 from bounds.masks import conditions_of
 from bounds.measured import Measurement
@@ -150,6 +151,8 @@ def analyse(
         raise SpecError("fast memory sizes must be positive numbers of words")
     problem = read_problem(chosen, extents, mask, word_bytes)
     found = find_schedules(problem, recompute=label != "no-recompute")
+    if label == "no-recompute" and passed_again(problem):
+        found = replace(found, written=find_schedules(problem, recompute=False, written=True).best)
     _refuse_too_small(problem, found, memory)
     found.named([name for name in schedules if name in SCHEDULES], memory)  # refused before the mapper takes its time
     found = _joined(found, chosen, extents, memory, word_bytes, problem, [*schedules], own, mask)
@@ -240,10 +243,10 @@ def _compared(
 def _rows(
     problem: Problem, found: Schedules, memory: Floats, names: Sequence[str], label: str, levels: Mapping[float, str]
 ) -> tuple[BoundsRow, ...]:
-    best, described = found.best.at(memory) if found.best else (np.full(memory.shape, np.nan), [""] * memory.size)
     if label == "schedule-class":
         if found.best is None:
             raise SpecError(f"no bound over a class of schedules: {found.reason}")
+        best, described = found.best.at(memory)
         bound = LowerBound(
             memory,
             best,
@@ -253,6 +256,7 @@ def _rows(
         )
     else:
         bound = lower_bound(problem, memory, label)
+        best, described = found.best_at(memory, bound.theorems)
     named = found.named(names, memory)
     if label != "schedule-class":
         _refuse_below(bound, best, described, named)
@@ -282,9 +286,7 @@ def _rows(
     return tuple(rows)
 
 
-def _refuse_below(
-    bound: LowerBound, best: Floats, described: Sequence[str], named: Mapping[str, Traffic]
-) -> None:
+def _refuse_below(bound: LowerBound, best: Floats, described: Sequence[str], named: Mapping[str, Traffic]) -> None:
     """InternalError where a schedule that fits moves less than the bound; a part in 10^6 is left to rounding.
 
     A bound without recomputation is none for schedules that recompute, as some of these do.

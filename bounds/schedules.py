@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.attention_schedules import Heads, best_schedules
-from bounds.composition import composed_schedules, words_outside
+from bounds.attention_schedules import Heads
+from bounds.composition import composed_schedules, core_schedules, passed_again, words_outside
 from bounds.heads import heads_of
 from bounds.named_schedules import SCHEDULES, Traffic, named_schedule
 from bounds.problem import Problem
@@ -31,6 +31,7 @@ class Schedules:
     width   words of each element of attention (1, unless all its tensors have another word size)
     others  schedules with names of their own: the mapper's, the user's mappings
     least   smallest footprint of the closed forms; None where there are none
+    written  the best of those that pass over rows as often as the cascade does, where others do not
     """
 
     best: Staircase | None
@@ -39,11 +40,27 @@ class Schedules:
     reason: str
     others: Mapping[str, Staircase] = field(default_factory=dict)
     least: float | None = None
+    written: Staircase | None = None
 
     def joined(self, name: str, found: Staircase) -> Schedules:
         """These schedules and those of a staircase, under its name and among the best."""
         best = found if self.best is None else Staircase.merged([self.best, found])
-        return replace(self, best=best, others={**self.others, name: found})
+        written = self.written and Staircase.merged([self.written, found])
+        return replace(self, best=best, written=written, others={**self.others, name: found})
+
+    def best_at(self, memory: Floats, theorems: Sequence[str]) -> tuple[Floats, list[str]]:
+        """Words and names of the best at the memories (NaN where none fits), for which bounds by `theorems` hold.
+
+        A bound by passes holds for the cascade as it is written: an online softmax is another one.
+        """
+        if self.best is None:
+            return np.full(memory.shape, np.nan), [""] * memory.size
+        words, names = self.best.at(memory)
+        if self.written is None:
+            return words, names
+        own, own_names = self.written.at(memory)
+        passed = ["passes" in theorem for theorem in theorems]
+        return np.where(passed, own, words), [b if p else a for p, a, b in zip(passed, names, own_names, strict=True)]
 
     def named(self, names: Sequence[str], memory: Floats) -> dict[str, Traffic]:
         """Named schedules at the memories (words). SpecError for unknown names and where they do not apply."""
@@ -69,16 +86,21 @@ def _of_stairs(stairs: Staircase, memory: Floats) -> Traffic:
     return Traffic(stairs.words[pick], memory >= stairs.footprint[0], blocks)
 
 
-def find_schedules(problem: Problem, recompute: bool = True) -> Schedules:
-    """The schedules of a problem in closed form; without `recompute`, for attention, only those of scores made once."""
+def find_schedules(problem: Problem, recompute: bool = True, written: bool = False) -> Schedules:
+    """The schedules of a problem in closed form.
+
+    Without `recompute` only those that make each score once; `written`: of a cascade that goes over its scores several
+    times only those that do too.
+    """
     heads = heads_of(problem)
     used = {access.tensor for s in problem.statements for access in (*s.operands, s.output)}
     widths = {problem.classes[name].width for name in used}
     if isinstance(heads, Heads) and not problem.remarks and len(widths) == 1 and not words_outside(problem):
-        width, best = widths.pop(), best_schedules(heads, recompute)
+        again = written and problem.statements[0].output.tensor in passed_again(problem)
+        width, best = widths.pop(), core_schedules(heads, recompute, again)
         scaled = Staircase(best.footprint * width, best.words * width, best.origin, best.describe)
         return Schedules(scaled, heads, width, "", least=float(scaled.footprint[0]))
-    composed = composed_schedules(problem)
+    composed = composed_schedules(problem, recompute, written)
     if isinstance(composed, str):
         # Of a core by itself that is too long, its own reason says more than that no group of it has a schedule.
         alone = isinstance(heads, str) and len(problem.statements) == 2 and heads.startswith("schedules are counted")

@@ -98,8 +98,10 @@ def star(problem: Problem, tensor: str) -> Star | None:
     producers = [s for s in around if s.output.tensor == tensor]
     names = {s.name for s in producers}
     consumers = [s for s in around if s not in producers and _needs(s, tensor) >= names]
-    if value.kind != "intermediate" or value.chunked or not producers or len(consumers) < 2:
-        return None
+    sources = {a.tensor for s in producers for a in s.operands}
+    shared = any(a.tensor in sources for s in consumers for a in s.operands)
+    if value.kind != "intermediate" or value.chunked or not producers or len(consumers) < (1 if shared else 2):
+        return None  # of one consumer with words of its own `fusion` says more
     loops = {tuple(a.loops) for s in (*producers, *consumers) for a in (s.output, *s.operands) if a.tensor == tensor}
     sides = sides_of(problem, tensor, producers) if len(loops) == 1 else None
     if sides is None or not all(multiplies_sides(problem, tensor, s, sides) for s in consumers):

@@ -1,39 +1,31 @@
-"""An independent check of certificates, without engine or solver; maps, words, caps and volumes are taken as given."""
+"""An independent check of certificates, without engine or solver; docs/bounds.md has the theorems that it applies.
+
+What the cascade was translated to is taken as given: index maps, words, caps, volumes, pairs, rows and columns.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import product
-from math import exp, inf, log, sqrt
+from math import exp, floor, log, sqrt
 from typing import Any
 
 import numpy as np
 
-from bounds.verify_levels import levels
-
 Record = dict[str, Any]
-Rows = Sequence[Sequence[Fraction]]
 SLACK = 1e-6  # relative; the engine rounds its values down by 1e-7, and sums of floats differ in their last digits
 
 
 def verify(record: Record) -> float:
     """Words proven by the certificate; ValueError when a condition fails or the value claimed is larger."""
-    parts = [verify(part) for part in record.get("parts", ())]
-    if "segment" in record:
-        proven = record["copies"] * _segments(record)
-    elif "edges" in record:
-        proven = _joint(record)
-    elif "prices" in record:
-        proven = record["copies"] * levels(record)
-    elif "unpaid" in record:
-        proven = parts[0] - sum(record["unpaid"].values())
-    elif "passes" in record:
-        beyond = max(record["fiber"] * record["width"] - record["memory_words"], 0.0)
-        inside, all_words = record["kind"] == "intermediate", record["elements"] * record["width"]
-        proven = record["fibers"] * (record["passes"] - 1 + inside) * beyond + all_words * (not inside)
-    else:
-        proven = sum(parts) + sum(record["compulsory"].values())
+    proven = float(sum(verify(part) for part in record.get("parts", ())))
+    proven += sum(record.get("compulsory", {}).values()) - sum(record.get("unpaid", {}).values())
+    for kind, check in (("segment", _segments), ("edges", _joint), ("prices", _levels)):
+        if kind in record:
+            proven += record["copies"] * check(record)
+    if "returns" in record:  # fibers in several passes: what does not fit comes back
+        proven += record["copies"] * record["returns"] * max(record["fiber_words"] - record["memory_words"], 0.0)
     _require(record["value"] <= max(proven, 0.0) * (1 + SLACK), f"claims {record['value']}, proves {proven}")
     return float(record["value"])
 
@@ -44,21 +36,17 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _segments(record: Record) -> float:
-    for mode, one in ((m, inequality) for m in record.get("modes", ()) for inequality in m["inequalities"]):
-        _holds(mode["statement"], one["outer"])
-        if "inner" in one:
-            _holds(mode["operand"], one["inner"])
+    """Charges of segments that hold the volume: one that starts empty, full ones, and a rest."""
     length, full, rest = (record["segment"][name] for name in ("length", "full", "rest"))
-    held = _chi(record, "first", length)
-    for at, times, words in (("later", full, length), ("last", rest > 0, rest)):
-        held += times * _chi(record, at, record["memory_words"] + words) if times else 0.0
+    held = _chi(record, "first", length) + full * _chi(record, "later", record["memory_words"] + length)
+    held += _chi(record, "last", record["memory_words"] + rest) if rest > 0 else 0.0
     most = record["volume"] * (1 + SLACK)
     _require(held <= most and full >= 0 <= rest <= length * (1 + SLACK), "the segments hold more than the volume")
     return float(length * (1 + full) + rest)
 
 
 def _chi(record: Record, at: str, words: float) -> float:
-    """For a star, the most of kappa (X - p)^2 + sqrt(p) (X - p) / 2; kappa from the tangent of a concave logarithm."""
+    """The most operations of X words: those of modes, or of a star, kappa (X - p)^2 + sqrt(p) (X - p)/2 at any p."""
     if "point" not in record:
         return float((max if record["combine"] == "max" else sum)(exp(_mixture(m, at, words)) for m in record["modes"]))
     (i, j, more, outputs), (rows, columns, own_rows, own_columns) = record["point"], record["widths"]
@@ -70,80 +58,88 @@ def _chi(record: Record, at: str, words: float) -> float:
 
 
 def _mixture(mode: Record, at: str, words: float) -> float:
-    """log of K (X / sigma)^sigma prod (s / w)^s for a mixture; a rebuilt operand is replaced by its own inequality."""
-    arrays = mode["statement"]["arrays"] | mode.get("operand", {}).get("arrays", {})
-    weights, s, constant = mode["mixtures"][at], dict.fromkeys(arrays, 0.0), 0.0
-    _require(min(weights) >= 0 and abs(sum(weights) - 1) < 1e-9, "weights of a mixture")
-    for weight, inequality in zip(weights, mode["inequalities"], strict=True):
-        powers = {name: weight * Fraction(e) for name, e in inequality["outer"]["s"].items()}
-        constant += weight * _constant(mode["statement"], inequality["outer"])
-        if power := powers.pop(mode.get("rebuilt"), 0.0):
-            constant += power * _constant(mode["operand"], inequality["inner"])
-            powers |= {name: power * Fraction(e) for name, e in inequality["inner"]["s"].items()}
-        for name, e in powers.items():
-            s[name] += e
-    sigma = sum(s.values())
-    shares = sum(e * log(e / arrays[name]["words"]) for name, e in s.items() if e > 0)
-    return constant + shares + (sigma * log(words / sigma) if sigma > 0 else 0.0)
+    """log of K (X / sigma)^sigma prod (s / w)^s: inequalities of the statement, then of an operand that is rebuilt."""
+    powers, constant, arrays = Counter({"statement": 1.0}), 0.0, dict[str, Record]()
+    for name, program in mode["programs"].items():
+        left, arrays = powers.pop(name, 0.0), arrays | program["arrays"]
+        for one in program["inequalities"]:
+            weight = one["weights"][at]
+            left -= weight
+            _require(weight >= 0, "weights of a mixture")
+            constant += weight * _proven_constant(program, one)
+            powers.update({array: weight * float(Fraction(e)) for array, e in one["exponents"].items()})
+        _require(abs(left) < 1e-9, "weights of a mixture")
+    counted = [(e, arrays[array]["words"]) for array, e in powers.items() if e > 0 and "words" in arrays[array]]
+    constant += sum(e * log(arrays[array]["size"]) for array, e in powers.items() if "words" not in arrays[array])
+    sigma = sum(e for e, _ in counted)
+    return constant + sum(e * log(e / own) for e, own in counted) + (sigma and sigma * log(words / sigma))
 
 
-def _constant(program: Record, inequality: Record) -> float:
-    cap = next((value for loops, value in program["caps"] if loops == inequality["capped"]), inf)
-    return log(cap) + sum(float(Fraction(e)) * log(program["extents"][loop]) for loop, e in inequality["t"].items())
+def _proven_constant(program: Record, one: Record) -> float:
+    """log of the cap of an inequality that its chain proves: exponents of 1 or more see each form given the earlier."""
+    arrays = [(program["arrays"][name]["index"], Fraction(e)) for name, e in one["exponents"].items()]
+    capped = [k for k, loop in enumerate(program["loops"]) if loop in one["capped"]]
+    _require(all(e >= 0 for _, e in arrays), "negative exponent")
+    _require(not any(form[k] for form in one["chain"] for k in capped), "the chain is about loops that a cap covers")
+    _require(_rank(one["chain"]) == len(program["loops"]) - len(capped), "the chain does not tell all points apart")
+    for k, form in enumerate(one["chain"]):
+        spans = [([*index, *one["chain"][:k]], e) for index, e in arrays]
+        seen = sum(e for span, e in spans if _rank([*span, form]) == _rank(span))
+        _require(seen >= 1, f"the exponents are too small for form {form}")
+    return next((log(cap) for loops, cap in program["caps"] if loops == one["capped"]), float("inf"))
 
 
-def _holds(program: Record, inequality: Record) -> None:
-    """The rank conditions on every subspace of the kernels' lattice of each block of loops that dimensions tie."""
-    pairs = [(a["index"], Fraction(inequality["s"].get(name, 0))) for name, a in program["arrays"].items()]
-    powers = {program["loops"].index(loop): Fraction(e) for loop, e in inequality["t"].items()}
-    _require(all(e >= 0 for e in [*powers.values(), *(e for _, e in pairs)]), "negative exponent")
-    blocks = [{k} for k, loop in enumerate(program["loops"]) if loop not in inequality["capped"]]
-    for row in (row for index, _ in pairs for row in index):
-        tied = [block for block in blocks if any(row[k] for k in block)]
-        blocks = [block for block in blocks if block not in tied] + [set().union(*tied)]
-    for block in map(sorted, filter(None, blocks)):
-        maps = [([[Fraction(row[k]) for k in block] for row in index], e) for index, e in pairs if index]
-        maps += [([[Fraction(k == loop) for k in block]], e) for loop, e in powers.items() if loop in block]
-        for space in _lattice([_kernel(rows, len(block)) for rows, _ in maps], len(block)):
-            images = [(e, (np.array(space, object) @ np.array(rows, object).T).tolist()) for rows, e in maps]
-            _require(sum(e * len(_echelon(image)) for e, image in images) >= len(space), "rank condition")
-
-
-def _echelon(rows: Rows) -> Rows:
-    basis: list[list[Fraction]] = []
-    while rows := [row for row in rows if any(row)]:
-        column = min(next(c for c, v in enumerate(row) if v) for row in rows)
-        pivot = next([v / row[column] for v in row] for row in rows if row[column])
-        rows = [[v - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in rows]
-        basis = [[v - row[column] * p for v, p in zip(row, pivot, strict=True)] for row in basis] + [pivot]
-    return basis
-
-
-def _kernel(rows: Rows, size: int) -> Rows:
-    at = {next(c for c, v in enumerate(row) if v): row for row in _echelon(rows)}
-    return [[-at[c][f] if c in at else Fraction(c == f) for c in range(size)] for f in range(size) if f not in at]
-
-
-def _lattice(kernels: list[Rows], size: int) -> list[Rows]:
-    members = {tuple(map(tuple, _echelon(space))) for space in [*kernels, _kernel([], size)] if space}
-    for _ in range(8):
-        found: list[Rows] = [[*a, *b] for a, b in product(members, repeat=2)]
-        found += [_kernel([*_kernel(a, size), *_kernel(b, size)], size) for a, b in product(members, repeat=2)]
-        grown = members | {tuple(map(tuple, _echelon(space))) for space in found if space}
-        if grown == members:
-            return [list(space) for space in members]
-        members = grown
-    raise ValueError("certificate refused: the lattice of kernels does not close")
+def _rank(rows: Sequence[Sequence[int]]) -> int:
+    """Exact, by elimination in whole numbers."""
+    left, rank = [list(row) for row in rows], 0
+    for c in range(len(rows[0]) if rows else 0):
+        top = next((row for row in left if row[c]), None)
+        if top:
+            left = [[v * top[c] - row[c] * t for v, t in zip(row, top, strict=True)] for row in left if row is not top]
+            rank += 1
+    return rank
 
 
 def _joint(record: Record) -> float:
     """2 volume sqrt(w) / (spread sqrt(M)) - producers w elements."""
-    names = sorted({name for edge in record["edges"] for name in edge[:2]})
-    weights = np.zeros((len(names), len(names)))
+    width, pull, felt = record["width"], record["pull"], Counter[str]()
+    per_charge = 2 * sqrt(width / record["memory_words"]) / record["spread"]
     for a, b, weight in record["edges"]:
-        weights[[names.index(a), names.index(b)], [names.index(b), names.index(a)]] += weight * (1 + (a == b))
-    width, per_charge = record["width"], 2 * sqrt(record["width"] / record["memory_words"]) / record["spread"]
-    _require(record["spread"] >= np.linalg.eigvalsh(weights)[-1] * (1 - SLACK), "eigenvalue too small")
+        felt.update({a: weight * pull[b]})
+        felt.update({b: weight * pull[a]})
+    _require(all(0 < v <= record["spread"] * pull[a] * (1 + SLACK) for a, v in felt.items()), "eigenvalue too small")
     if record["label"] == "recompute-safe":
         _require(record["fiber"] * per_charge >= width * (1 - SLACK), "recomputing pays at this memory")
-    return float(record["copies"] * (record["volume"] * per_charge - record["producers"] * width * record["elements"]))
+    return float(record["volume"] * per_charge - record["producers"] * width * record["elements"])
+
+
+def _levels(record: Record) -> float:
+    """Words proven by what row and column words waste at least, for ranges of levels (docs/bounds.md, section 10)."""
+    memory, length, excess = floor(record["memory_words"] / record["width"]), record["length"], record["excess"]
+    own = record["row_words"] * record["column_words"]
+    if not record["prices"]:  # segments twice as long as a carried score is worth waste nothing or more
+        _require(2 * own <= length <= memory, "length of the segments")
+        return float(own * (record["pairs"] / memory - 1) * record["width"])
+    low, high, alpha, beta = np.array(record["prices"], float).T
+    price = 1 - excess * own / length  # of unused memory; the rest is charged to the words of carried scores
+    _require(excess > 1 and length == floor(length) <= memory, "length of the segments")
+    _require(price > 0 and price**2 >= 1 - price and length * (2 + 1 / price) <= memory, "price of unused memory")
+    _require(low[0] <= 0 and high[-1] >= memory and bool(np.all(low[1:] <= high[:-1])), "levels are missing")
+    paid = _paid(memory - low + length, low - length, alpha, beta, length, price, memory)
+    paid &= _paid(high, memory - high, beta, alpha, length, price, memory)
+    _require(bool(np.all(paid)) and min(alpha.min(), beta.min()) >= 0, "prices that nothing pays")
+    risen, cut = low - length, alpha + length
+    fill = price * (memory * risen - risen**2 / 2) - high * (length / 4 + beta)
+    fill += np.where(risen >= cut, risen**2 / 2 - cut * risen, -(cut**2) / 2)
+    rows, columns = record["rows"] * record["row_words"], record["columns"] * record["column_words"]
+    waste = alpha * rows + beta * columns - np.maximum(alpha, beta) * length + np.maximum(fill, 0.0)
+    least = min(np.min(waste - (alpha + beta) ** 2 / (4 * (excess - 1))), (excess - 1) * min(rows, columns) ** 2)
+    return float(((own * record["pairs"] + least) / memory - own) * record["width"])
+
+
+def _paid(start: Any, room: Any, own: Any, other: Any, length: float, price: float, memory: float) -> Any:
+    """Whether `own` is paid for each word of a batch that comes in while words of the other side leave."""
+    left = np.clip((memory - length - other) / (1 + price), 0.0, np.maximum(room, 0.0))
+    loaded = (memory - left) ** 2 - start**2 - 2 * (length + other) * (memory - left - start)
+    enough = (price * left**2 + loaded >= (own + length) ** 2) & (own + length <= price * room)
+    return (own == 0) | (enough & (own <= memory - length * (2 + 1 / price)))

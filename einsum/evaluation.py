@@ -224,12 +224,15 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
         wrong = test(*values)
         if active is not None:
             wrong = wrong & active
-        if np.any(wrong):
+        if wrong if isinstance(wrong, bool) else np.any(wrong):
             raise SpecError(f"{message}, found {_first_of(values, wrong)}", column=column)
         if not vectorised and test(*values):
             return math.nan  # no point in use takes this branch
     try:
-        with np.errstate(all="ignore"):
+        if vectorised:
+            with np.errstate(all="ignore"):
+                result = function(*values)
+        else:
             result = function(*values)
     except (OverflowError, ValueError):
         if vectorised:

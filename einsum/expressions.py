@@ -6,8 +6,10 @@ number, and the result then has the broadcast shape: one evaluation covers many 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ class Expression:
         cursor.end()
         return Expression(root, source.strip())
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The names that the value depends on."""
         return self.root.names()
@@ -71,6 +73,8 @@ class Expression:
         A Python number or text when everything is scalar, else an array of the broadcast shape. SpecError for an
         unknown name, a division by zero or a result that is not finite; the message names the expression.
         """
+        if isinstance(self.root, Constant):
+            return self.root.value
         try:
             result = self.root.evaluate(env, None)
         except SpecError as error:
@@ -111,7 +115,7 @@ class Expression:
 def _finite(value: Any) -> bool:
     if isinstance(value, int):
         return True
-    return bool(np.all(np.isfinite(value)))
+    return math.isfinite(value) if isinstance(value, float) else bool(np.all(np.isfinite(value)))
 
 
 def _describe(value: Any) -> str:

@@ -24,6 +24,8 @@ def derived_program(
 
     `steps`: variants that are one launch of the kernel, in order. SpecError where there is no nest, or it does not fit.
     """
+    knobs = {name: value for name, value in arguments.items() if name in machine.variables}
+    machine = replace(machine, variables={**machine.variables, **knobs})  # a variant may do without warp groups
     env: dict[str, Any] = {**machine.variables, **arguments}
     env.update(resolve(kernel.variables, env))
     for complaint, condition in kernel.limits.items():

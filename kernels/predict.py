@@ -83,8 +83,9 @@ def predict(
         if getattr(case, asked) and asked not in kernel.takes:
             raise SpecError(f"{case.kernel} has no {asked}")
     given = {name: value for name in TILE if (value := getattr(case, name))}
+    known = {**machine.variables, **case.fields(), "specialized": 0, **FORMS.get(case.variant, {})}
     tiles = [
-        {name: int(expression.number({**machine.variables, **case.fields()})) for name, expression in tile.items()}
+        {name: int(expression.number(known)) for name, expression in tile.items()}
         for tile in kernel.tiles
     ]
     if all(name in given for tile in tiles for name in tile if tile[name]):

@@ -76,6 +76,7 @@ class Step:
                   classes that do not run the step
     slack_s       the part of the latency that does not add up with the resource's work for others at the same time
     after         dependences; besides them a step runs its own tiles in order
+    beside        of a grid's step: the step before that it starts together with; what waits for that waits for both
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
     work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
@@ -92,6 +93,7 @@ class Step:
     work: Mapping[str, Array | float] = field(default_factory=dict)
     slack_s: float = 0.0
     takes: Mapping[str, float] = field(default_factory=dict)
+    beside: str = ""
 
 
 class TileOrder(Protocol):

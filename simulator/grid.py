@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
+from simulator.residence import residence_s
 
 WAIT_ROUNDS = 5
 """How often a tile's time and what it waits for its loads are computed from each other."""
@@ -43,6 +44,7 @@ class ClassCost:
     late_s     what it is known to wait for loads
     taken_s, behind_s    seconds that its work at other stations, and what it leaves aside there, take of a station
     crossing_s  what the work that one team leaves behind takes while another in step needs the station
+    forks_s    steps that start together, each with its busy seconds; the next waits for all of them
     """
 
     demand_s: Mapping[str, float]
@@ -61,6 +63,7 @@ class ClassCost:
     taken_s: Mapping[str, float] = field(default_factory=dict)
     behind_s: Mapping[str, float] = field(default_factory=dict)
     crossing_s: float = 0.0
+    forks_s: tuple[Mapping[str, float], ...] = ()
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
@@ -91,10 +94,12 @@ class ClassCost:
         if parts == 1:
             latency_s += self.crossing_s - self.filled_s
             beside_latency_s -= self.beside_filled_s
-        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s)
+        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
         names = dict.fromkeys(name for path in all_paths for name in path)
         paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
-        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, *paths[3:])
+        return residence_s(
+            paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[5:], paths[3], paths[4]
+        )
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -105,6 +110,7 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
     paths: tuple[dict[str, float], ...] = ({}, {}, {}, {}, {})
     stages, beside_latency, filled, beside_filled, crossing = 1.0, 0.0, 0.0, 0.0, 0.0
+    forks: list[Mapping[str, float]] = []
     for cost, count in zip(costs, counts, strict=True):
         parts = (cost.demand_s, cost.aside_s, cost.beside_s, cost.taken_s, cost.behind_s)
         for path, part in zip(paths, parts, strict=True):
@@ -115,53 +121,14 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
         filled += count * cost.filled_s
         beside_filled += count * cost.beside_filled_s
         crossing += count * cost.crossing_s
+        forks += [{name: count * seconds for name, seconds in fork.items()} for fork in cost.forks_s if count > 0]
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
         paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
-        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled,
+        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled, forks_s=tuple(forks),
         late_s=float((counts * late_s).sum()), taken_s=paths[3], behind_s=paths[4], crossing_s=crossing,
     )  # fmt: skip
-
-
-def residence_s(
-    demands_s: Sequence[float],
-    latency_s: float,
-    customers: int,
-    aside_s: Sequence[float] = (),
-    beside_s: Sequence[float] = (),
-    beside_latency_s: float = 0.0,
-    taken_s: Sequence[float] = (),
-    behind_s: Sequence[float] = (),
-) -> float:
-    """Time of one round of a closed network of queues with a delay, by mean value analysis.
-
-    A customer may leave work at stations (`aside_s`) and go on beside it (`beside_s`); the round ends with the longer.
-    What its work elsewhere takes of a station meanwhile (`taken_s`, and `behind_s` by what it leaves) delays others
-    there, and is delayed by their work, but not by what theirs takes meanwhile.
-    """
-    stations = len(demands_s)
-    aside, beside, taken, behind = (list(v) or [0.0] * stations for v in (aside_s, beside_s, taken_s, behind_s))
-    total, queue, passing = 0.0, [0.0] * stations, [0.0] * stations
-    for count in range(1, customers + 1):
-        slower = [1 + waiting + others for waiting, others in zip(queue, passing, strict=True)]
-        chain, left, past = (
-            sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
-        )
-        chain += sum(part * waiting for part, waiting in zip(taken, queue, strict=True))
-        left += sum(part * waiting for part, waiting in zip(behind, queue, strict=True))
-        total = latency_s + chain + max(left, beside_latency_s + past)
-        if total == 0:
-            return 0.0
-        passing = [
-            (part + rest) * (1 + waiting) * count / total
-            for part, rest, waiting in zip(taken, behind, queue, strict=True)
-        ]
-        queue = [
-            (here + then + meanwhile) * slow * count / total
-            for here, then, meanwhile, slow in zip(demands_s, aside, beside, slower, strict=True)
-        ]
-    return total
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -337,11 +304,12 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
     }
-    computing = [step for step in steps if not step.traffic and _distance(step) == 0]
+    computing = [step for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
+    forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
     stages, path = 1.0, 0
     taken: dict[str, float] = {}
     behind: dict[str, float] = {}
@@ -355,7 +323,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
         assert step.resource is not None
         left = step in computing[:-1] and step.name not in waited_for
         place = 1 if left else path
-        paths[place][step.resource] = paths[place].get(step.resource, 0.0) + busy
+        work = forks.get(step.beside or step.name, paths[place])
+        work[step.resource] = work.get(step.resource, 0.0) + busy
         for name, part in step.takes.items():
             into = behind if left else taken
             into[name] = into.get(name, 0.0) + part * busy
@@ -370,7 +339,7 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
-        taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
+        forks_s=tuple(forks.values()), taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
     )  # fmt: skip
 
 

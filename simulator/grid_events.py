@@ -148,6 +148,7 @@ def _loop(slots: Sequence[_Slot], resources: Mapping[str, Resource], in_flight: 
     """The steps of a group of loops with all that they wait for."""
     made: list[Step] = []
     computed: tuple[Dependence, ...] = (Dependence(TILE, in_flight), Dependence(BEGUN))
+    started = computed
     loaded: list[Dependence] = []
     way: list[Step] = []
     for slot in slots:
@@ -168,6 +169,8 @@ def _loop(slots: Sequence[_Slot], resources: Mapping[str, Resource], in_flight: 
             if not _stores(step):
                 loaded.append(Dependence(step.name))
         else:
-            made.append(replace(step, after=(*computed, *loaded)))
-            computed, loaded = (Dependence(step.name),), []
+            if not first.beside:
+                started, computed, loaded = (*computed, *loaded), (), []
+            made.append(replace(step, after=started))
+            computed = (*computed, Dependence(step.name))
     return made + way

@@ -115,7 +115,7 @@ class BlockSteps:
                 product = self.products.get(einsum.name)
                 if leaf.unit != "tensor" or self._waited_for(einsum, leaf, part):
                     return False
-                if product and self.gpu.product_rate(product.padded.rows, self.threads.warps, product.word_bytes)[1]:
+                if product and self._wide(product.padded):
                     return False
         return True
 
@@ -212,7 +212,7 @@ class BlockSteps:
     def _control(
         self, part: BlockPart, loads: float, transfers: float, counts: Mapping[Leaf, float], overhead: bool
     ) -> Cost:
-        """What a trip takes beside its Einsums: control, addresses of copies, issue of products."""
+        """What a trip takes beside its Einsums: control, addresses of copies, issue of warp groups' products."""
         threads = self.threads
         cost = threads.operation("trip").times(threads.count) if part.path else Cost()
         if overhead:
@@ -220,22 +220,26 @@ class BlockSteps:
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
             for einsum in self._einsums(leaf):
-                if einsum.name in self.products:
-                    cost += self._issue(self.products[einsum.name].padded).times(counts[leaf])
+                if (product := self.products.get(einsum.name)) and self._wide(product.padded):
+                    cost += self._issue(product.padded).times(counts[leaf])
         return cost
+
+    def _wide(self, product: Product) -> bool:
+        """Whether warp groups issue a product."""
+        return self.gpu.product_rate(product.rows, self.threads.warps, product.word_bytes)[1]
 
     def _issue(self, product: Product) -> Cost:
         threads = self.threads
         steps = product.depth * product.word_bytes / PRODUCT_DEPTH_BYTES * product.repeat
-        if self.gpu.product_rate(product.rows, threads.warps, product.word_bytes)[1]:
-            return threads.operation("group_mma").times(
-                steps * max(1.0, product.rows / (16 * threads.warps)) * threads.count
-            )
+        if self._wide(product):
+            turns = max(1.0, product.rows / (16 * threads.warps))
+            return threads.operation("group_mma").times(steps * turns * threads.count)
         return threads.operation("warp_mma").times(steps * product.rows / 16 * product.columns / 8 * 32)
 
     def _product_step(self, einsum: Einsum, leaf: Leaf, part: BlockPart, count: float, barrier: float) -> GridStep:
         product = self.products[einsum.name].padded
-        wide = self.gpu.product_rate(product.rows, self.threads.warps, product.word_bytes)[1]
+        wide = self._wide(product)
+        issue = 0.0 if wide else self._issue(product).times(count).issue
         left = self._level(leaf, einsum.inputs[0].tensor)
         passed = any(
             self.parts.makers(access.tensor) and self._level(leaf, access.tensor) == "shared"
@@ -248,8 +252,8 @@ class BlockSteps:
         aside = bool(part.path) and not waits and not self.pipelined
         return GridStep(
             product=einsum.name, m=_number(product.rows), n=_number(product.columns), k=_number(product.depth),
-            repeat=_number(product.repeat * count), held=_number(int(left == "registers")), waits=_number(int(waits)),
-            latency=_number(latency * count), aside=_number(int(aside)),
+            repeat=_number(product.repeat * count), issue=_number(issue), held=_number(int(left == "registers")),
+            waits=_number(int(waits)), latency=_number(latency * count), aside=_number(int(aside)),
         )  # fmt: skip
 
     def _vector_step(self, leaf: Leaf, part: BlockPart, count: float, selects: bool) -> GridStep:
@@ -386,8 +390,8 @@ class BlockSteps:
 
 def _vector(name: str, cost: Cost, latency: float, shared: float = 0.0) -> GridStep:
     return GridStep(
-        vector=name, issue=_number(cost.issue), half=_number(cost.half), sfu=_number(cost.sfu), shared=_number(shared),
-        latency=_number(latency),
+        vector=name, issue=_number(cost.issue), half=_number(cost.half), sfu=_number(cost.sfu), fp32=_number(cost.fp32),
+        shared=_number(shared), latency=_number(latency),
     )  # fmt: skip
 
 

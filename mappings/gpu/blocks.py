@@ -55,7 +55,8 @@ class Blocks:
 
     def mean(self, expression: Expression) -> float:
         """An expression's mean over the blocks."""
-        return float(np.mean(np.asarray(expression.evaluate(self.env), dtype=np.float64)))
+        value = expression.evaluate(self.env)
+        return float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
 
 
 class LoopOrder:

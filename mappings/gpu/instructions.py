@@ -27,19 +27,22 @@ COLUMNS_OF_THREAD = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Lane operations: issued in all, those at half rate, those of the special-function unit."""
+    """Lane operations: issued in all, those at half rate, of the special-function unit, and of 32-bit arithmetic."""
 
     issue: float = 0.0
     half: float = 0.0
     sfu: float = 0.0
+    fp32: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         """Both, one after the other."""
-        return Cost(self.issue + other.issue, self.half + other.half, self.sfu + other.sfu)
+        return Cost(
+            self.issue + other.issue, self.half + other.half, self.sfu + other.sfu, self.fp32 + other.fp32
+        )  # fmt: skip
 
     def times(self, count: float) -> Cost:
         """So many of it."""
-        return Cost(self.issue * count, self.half * count, self.sfu * count)
+        return Cost(self.issue * count, self.half * count, self.sfu * count, self.fp32 * count)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Threads:
                 f"the architecture '{self.machine.name}' has no instructions for '{kind}'{nearest(kind, table)}"
             )
         found = table[kind]
-        return Cost(*(float(np.asarray(part).flat[0]) for part in (found.issue, found.half, found.sfu)))
+        return Cost(*(float(np.asarray(part).flat[0]) for part in (found.issue, found.half, found.sfu, found.fp32)))
 
     def lanes(self, points: float, has_column: bool) -> float:
         """Threads' operations that `points` operations are: at least one of each thread."""
@@ -138,5 +141,4 @@ class Threads:
 
     def busy_cycles(self, cost: Cost) -> float:
         """Cycles that a multiprocessor's lanes take for it."""
-        gpu = self.gpu
-        return max(cost.issue / gpu.issue_lanes, cost.half / gpu.half_lanes, cost.sfu / gpu.sfu_lanes)
+        return self.gpu.lane_cycles(cost.issue, cost.half, cost.sfu, cost.fp32)

@@ -8,6 +8,7 @@ and of the block's coordinates x, y, z.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -70,23 +71,26 @@ class GridStep(Model):
     """vector: cycles from an instruction of a warp to its next, by the compiler's stall counts; the architecture's
     `instruction_pace` when omitted."""
     issue: Expression = ZERO
-    """Lane operations of a trip: instructions x threads."""
+    """Lane operations of a trip: instructions x threads. product: of those that issue it and load its operands, while
+    the tensor cores work."""
     half: Expression = ZERO
     """Those among them that run at half the rate (maximum, conversion)."""
     sfu: Expression = ZERO
     """Operations of the special-function unit."""
+    fp32: Expression = ZERO
+    """Additions, multiplications and multiply-adds of 32 bits among the lane operations."""
     shared: Expression = ZERO
     """Bytes that go through the shared memory."""
     latency: Expression = ZERO
     """Cycles until the next step may start, beyond the time that the step keeps its unit busy."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What the step is called."""
         kind = self.kind
         return str(getattr(self, kind)) if kind in ("product", "vector") else f"{kind} {getattr(self, kind)}"
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """load, store, product or vector."""
         return next(kind for kind in ("load", "store", "product", "vector") if getattr(self, kind) is not None)

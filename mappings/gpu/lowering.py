@@ -61,7 +61,7 @@ def lower_launches(
     launches: Sequence[GridLaunch], machine: EvaluatedArchitecture, env: Env, assumptions: tuple[str, ...] = ()
 ) -> TileProgram:
     """The tile program of launches one after another; `env` has a value for every name in them, and word_bytes."""
-    gpu = Gpu.of(machine)
+    gpu = replace(Gpu.of(machine), group_mma=float(env["group_mma"]))  # a mapping may do without warp groups
     phases = tuple(LaunchLowering(launch, gpu, env).phase() for launch in launches)
     copies = dict.fromkeys(UNITS, gpu.multiprocessors)
     resources = {name: Resource(name, count) for name, count in copies.items()}
@@ -127,7 +127,9 @@ class LaunchLowering:
                 steps += made
                 prefetched = step.kind == "load" and self._prefetched(step, index)
                 left = step.kind == "product" and bool(self.blocks.mean(step.aside))
-                if step.kind != "store" and not left:
+                if step.kind == "product" and not left:
+                    previous = made[0].name
+                elif step.kind != "store" and not left:
                     previous = made[-2 if prefetched else -1].name  # loads are asked for in turn, and not waited for
         stream = Stream(
             name=self.launch.launch,
@@ -167,7 +169,8 @@ class LaunchLowering:
         return self._transfer(step, index, name, after, dram_bytes, retained)
 
     def _product(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
-        """Warp groups read their operands while they multiply; single warps load them into registers before."""
+        """Warp groups read their operands while they multiply. Single warps load them into registers, those of the next
+        instruction beside this one: the loads, and the instructions, run beside the products."""
         m, n, k, repeat = (self.blocks.mean(value) for value in (step.m, step.n, step.k, step.repeat))
         word = self.blocks.env["word_bytes"]
         rate, wide = self.gpu.product_rate(m, self.warps, word)
@@ -185,17 +188,21 @@ class LaunchLowering:
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
-        if wide:  # accumulators and operands pass where vector instructions take theirs from
-            takes = {"vector": self.gpu.tensor_vector_share, "sfu": self.gpu.tensor_sfu_share}
-            made[0] = replace(made[0], takes=takes)
+        # Accumulators and operands pass where vector instructions take theirs from.
+        gpu = self.gpu
+        lanes, special = (
+            (gpu.group_vector_share, gpu.group_sfu_share) if wide else (gpu.sync_vector_share, gpu.sync_sfu_share)
+        )
+        made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
-            # Operands of the next instruction are loaded beside this one.
-            beside = min(loaded, busy) / self.teams
-            made.append(self._step(f"{name} operands", "shared", index, loaded, -beside, (Dependence(name),)))
-        return made
+            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
+        if issue := self.blocks.mean(step.issue):
+            issuing = issue / self.gpu.issue_lanes / self.gpu.clock_hz
+            made.append(self._step(f"{name} issue", "vector", index, issuing, 0.0, after))
+        return [made[0], *(replace(part, beside=name) for part in made[1:])]
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
         """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows.
@@ -203,8 +210,9 @@ class LaunchLowering:
         Latencies, those of reductions too, are time in which other teams in step go on.
         """
         gpu = self.gpu
-        issue, half, sfu, shared = (self.blocks.mean(value) for value in (step.issue, step.half, step.sfu, step.shared))
-        busy = max(issue / gpu.issue_lanes, half / gpu.half_lanes) / gpu.clock_hz
+        values = (step.issue, step.half, step.sfu, step.fp32, step.shared)
+        issue, half, sfu, fp32, shared = (self.blocks.mean(value) for value in values)
+        busy = gpu.lane_cycles(issue, half, 0.0, fp32) / gpu.clock_hz
         special = sfu / gpu.sfu_lanes / gpu.clock_hz
         # A warp alone goes at the pace that the compiler wrote into the code; others use the time in between.
         pace = gpu.instruction_pace if step.pace is None else self.blocks.mean(step.pace)
@@ -214,7 +222,7 @@ class LaunchLowering:
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
         made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=latency)]
         if special > 0:
-            both = min(busy, special)
+            both = min(busy, special)  # a warp waits for each unit in turn, but for what others do there meanwhile
             step_sfu = self._step(f"{name} sfu", "sfu", index, special, -both / self.teams, (Dependence(name),))
             made.append(replace(step_sfu, slack_s=both * (1 - 1 / self.teams)))
         if shared > 0:

@@ -18,13 +18,24 @@ from tests.bounds.machine import Machine
 class Attention:
     """One problem on a machine: inputs in slow memory, the pattern, and the steps that schedules share."""
 
-    def __init__(self, q, k, v, keys: Sequence[Sequence[int]], capacity: float, plain: bool = False) -> None:
+    def __init__(
+        self, q, k, v, keys: Sequence[Sequence[int]], capacity: float, plain: bool = False, shared: int = 0
+    ) -> None:
+        self.shared = shared
         self.q, self.k, self.v, self.keys, self.plain = q, k, v, [list(row) for row in keys], plain
         slow = {("q", i, x): q[i, x] for i in range(len(q)) for x in range(q.shape[1])}
         slow |= {(n, j, x): a[j, x] for n, a in (("k", k), ("v", v)) for j in range(len(a)) for x in range(a.shape[1])}
         self.machine = Machine(slow, capacity)
         self.d, self.dv = q.shape[1], v.shape[1]
         self.rows, self.columns = len(q), len(k)
+
+    # Words of a column; the first `shared` of its value are those of its key
+
+    def value(self, j: int, x: int) -> tuple:
+        return ("k" if x < self.shared else "v", j, x)
+
+    def column(self, j: int) -> list[tuple]:
+        return [("k", j, x) for x in range(self.d)] + [("v", j, x) for x in range(self.shared, self.dv)]
 
     # What is needed
 
@@ -187,8 +198,9 @@ def column_tiles(run: Attention, height: int, width: int, hold_k: bool, hold_v: 
     for b, columns in enumerate(tiles):
         if hold_k:
             m.load(*[("k", j, x) for j in columns for x in range(run.d)])
+        own = range(run.shared if hold_k else 0, run.dv)
         if hold_v:
-            m.load(*[("v", j, x) for j in columns for x in range(run.dv)])
+            m.load(*[("v", j, x) for j in columns for x in own])
         for rows in chunks(run.users(columns), height):
             first = {i: visits[i][0] == b for i in rows}
             last = {i: visits[i][-1] == b for i in rows}
@@ -208,7 +220,8 @@ def column_tiles(run: Attention, height: int, width: int, hold_k: bool, hold_v: 
                             m.load(("o", i, x))
                             m["o", i, x] = m["o", i, x] * m["a", i]
                         for _, j in run.pairs([i], columns):
-                            m["o", i, x] = m["o", i, x] + m["s", i, j] * m["v", j, x]
+                            value = run.value(j, x) if hold_k else ("v", j, x)
+                            m["o", i, x] = m["o", i, x] + m["s", i, j] * m[value]
                         if last[i]:
                             run.finish(i, x)
                         m.store(("o", i, x))
@@ -223,7 +236,7 @@ def column_tiles(run: Attention, height: int, width: int, hold_k: bool, hold_v: 
         if hold_k:
             m.drop(*[("k", j, x) for j in columns for x in range(run.d)])
         if hold_v:
-            m.drop(*[("v", j, x) for j in columns for x in range(run.dv)])
+            m.drop(*[("v", j, x) for j in columns for x in own])
 
 
 def scores_q_resident(run: Attention, height: int) -> None:
@@ -378,7 +391,7 @@ def kept_columns(run: Attention, height: int, count: int) -> None:
         run.end(rows)
 
 
-def add_normalized(run: Attention, i: int, j: int, xs: Sequence[int]) -> None:
+def add_normalized(run: Attention, i: int, j: int, xs: Sequence[int], whole: bool = False) -> None:
     """One score, and the outputs with it, normalized before and after: the log of the sum is the only statistic."""
     m = run.machine
     m["s", i, j] = 0.0
@@ -390,7 +403,7 @@ def add_normalized(run: Attention, i: int, j: int, xs: Sequence[int]) -> None:
         m["z", i] = float(np.logaddexp(old, m["s", i, j]))
         m["s", i, j], factor = exp(m["s", i, j] - m["z", i]), exp(old - m["z", i])
     for x in xs:
-        m["o", i, x] = m["o", i, x] * factor + m["s", i, j] * m["v", j, x]
+        m["o", i, x] = m["o", i, x] * factor + m["s", i, j] * m[run.value(j, x) if whole else ("v", j, x)]
     m.drop(("s", i, j))
 
 
@@ -426,10 +439,10 @@ def whole_columns(run: Attention, height: int, count: int) -> None:
         following = run.needed(tiles[a + 1]) if a + 1 < len(tiles) else []
         order, stay = in_turn(run.needed(rows), following, held, count)
         for j in order:
-            words = [("k", j, x) for x in range(run.d)] + [("v", j, x) for x in range(run.dv)]
+            words = run.column(j)
             m.load(*words if j not in held else ())
             for i, _ in run.pairs(rows, [j]):
-                add_normalized(run, i, j, range(run.dv))
+                add_normalized(run, i, j, range(run.dv), whole=True)
             m.drop(*words if j not in stay else ())
         held = stay
         end_normalized(run, rows, outputs)
@@ -468,7 +481,7 @@ def ring(run: Attention) -> None:
     for i in range(run.rows):
         columns = run.keys[i]
         for j in sorted(set(columns) - held):
-            m.load(*[("k", j, x) for x in range(run.d)], *[("v", j, x) for x in range(run.dv)])
+            m.load(*run.column(j))
             held.add(j)
         for j in columns:
             m["s", i, j] = 0.0
@@ -482,12 +495,12 @@ def ring(run: Attention) -> None:
         for x in range(run.dv):
             m["o", i, x] = 0.0
             for j in columns:
-                m["o", i, x] = m["o", i, x] + m["s", i, j] * m["v", j, x]
+                m["o", i, x] = m["o", i, x] + m["s", i, j] * m[run.value(j, x)]
             run.finish(i, x)
             m.store(("o", i, x))
             m.drop(("o", i, x))
         run.end([i])
         run.drop_scores([i], columns)
         for j in [j for j in held if last[j] == i]:
-            m.drop(*[("k", j, x) for x in range(run.d)], *[("v", j, x) for x in range(run.dv)])
+            m.drop(*run.column(j))
             held.discard(j)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,7 +25,9 @@ class Case:
         generator = np.random.default_rng(self.seed)
         heads = self.heads
         shapes = ((heads.rows, heads.d), (heads.columns, heads.d), (heads.columns, heads.dv))
-        return tuple(2 * generator.normal(size=shape) for shape in shapes)
+        q, k, v = (2 * generator.normal(size=shape) for shape in shapes)
+        v[:, : heads.shared] = k[:, : heads.shared]
+        return q, k, v
 
     def expected(self, plain: bool = False) -> np.ndarray:
         q, k, v = self.inputs()
@@ -60,6 +62,13 @@ def random_case(seed: int, most: int = 9) -> Case:
         left, right = {"causal": (None, 0), "window": (reach - 1, 0), "band": (reach, reach)}[kind]
         pattern = Intervals.band(rows, rows if kind == "causal" else columns, left, right)
     return Case(Heads(pattern, d, dv, group=int(generator.integers(1, 4)) if generator.random() < 0.3 else 1), seed)
+
+
+def latent_case(seed: int, most: int = 9) -> Case:
+    """The same with values that are the first words of the keys."""
+    case = random_case(seed, most)
+    heads = replace(case.heads, d=max(case.heads.d, case.heads.dv), shared=case.heads.dv)
+    return Case(heads, seed)
 
 
 def attention_problem(heads: Heads) -> Problem:

@@ -10,12 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bounds.attention_schedules import Heads, best_schedules, plain_tilings, ring_length, second_phase
+from bounds.attention_schedules import (
+    Heads,
+    best_schedules,
+    plain_tilings,
+    ring_length,
+    second_phase,
+    whole_row_schedules,
+)
 from bounds.pattern import Intervals
 from bounds.staircase import Staircase
 from tests.bounds import attention_runs as runs
 from tests.bounds.attention_runs import Attention
-from tests.bounds.cases import Case, random_case
+from tests.bounds.cases import Case, latent_case, random_case
 
 FAMILIES = {
     "row tiles, Q and O resident": lambda run, a, b: runs.row_tiles(run, a, b, True, True),
@@ -41,7 +48,8 @@ FAMILIES = {
 
 def execute(case: Case, name: str, capacity: float) -> Attention:
     """Run what a description says, in at most `capacity` words; its last word holds the tile sizes."""
-    run = Attention(*case.inputs(), case.keys, capacity, plain=case.heads.statistics == 0)
+    heads = case.heads
+    run = Attention(*case.inputs(), case.keys, capacity, plain=heads.statistics == 0, shared=heads.shared)
     run_described(run, name)
     return run
 
@@ -78,10 +86,11 @@ def every_schedule(heads: Heads) -> list[tuple[str, float, float]]:
         return listed(best_schedules(heads))
 
 
+@pytest.mark.parametrize("make", [random_case, latent_case])
 @given(st.integers(0, 10**6))
 @settings(max_examples=40)
-def test_every_tile_size_of_every_family_moves_the_words_that_it_claims(seed: int) -> None:
-    case = random_case(seed, most=7)
+def test_every_tile_size_of_every_family_moves_the_words_that_it_claims(make, seed: int) -> None:
+    case = make(seed, most=7)
     for name, words, footprint in every_schedule(case.heads):
         run = execute(case, name, footprint)
         assert run.machine.words == words, name
@@ -89,10 +98,11 @@ def test_every_tile_size_of_every_family_moves_the_words_that_it_claims(seed: in
             assert np.allclose(run.result(), case.expected())
 
 
+@pytest.mark.parametrize("make", [random_case, latent_case])
 @given(st.integers(0, 10**6))
-@settings(max_examples=40)
-def test_each_best_schedule_computes_attention_in_its_footprint(seed: int) -> None:
-    case = random_case(seed, most=7)
+@settings(max_examples=30)
+def test_each_best_schedule_computes_attention_in_its_footprint(make, seed: int) -> None:
+    case = make(seed, most=7)
     for name, words, footprint in listed(best_schedules(case.heads)):
         run = execute(case, name, footprint)
         assert run.machine.words == words, name
@@ -148,3 +158,18 @@ def test_best_tilings_of_worked_cases(heads: Heads, memory: int, words: int) -> 
     at = np.array([float(memory)])
     assert plain_tilings(heads).at(at)[0][0] == words
     assert best_schedules(heads).at(at)[0][0] <= words
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_a_softmax_in_several_passes_has_a_rows_statistics_before_its_outputs(seed: int) -> None:
+    case = random_case(seed)
+    case = Case(replace(case.heads, statistics=2), seed)
+    for name, words, footprint in listed(whole_row_schedules(case.heads)):
+        if name.startswith("scores: "):
+            continue  # unfused, executed with the named schedules
+        with patch.object(Attention, "softmax_step", autospec=True, side_effect=Attention.softmax_step) as steps:
+            run = execute(case, name, footprint)
+        assert run.machine.words == words
+        assert [call.args[1] for call in steps.call_args_list].count(0) == 1
+        assert len(steps.call_args_list) == run.rows

@@ -16,7 +16,7 @@ from bounds.problem import Access, FiberPasses, Problem, Statement, ValueClass
 from bounds.product_schedules import product_schedules
 from bounds.verify import verify
 from tests.bounds.cases import attention_problem, random_case
-from tests.bounds.test_soundness import product
+from tests.bounds.test_soundness import latent_problem, product
 
 
 def dense(n: int, d: int, dv: int | None = None, **other: int) -> Heads:
@@ -44,6 +44,15 @@ def test_widths_that_differ_have_their_own_constant(d: int, dv: int) -> None:
     n, w = 131072, min(d, dv)
     memory = 9 * max(d, dv) ** 2
     assert bound(dense(n, d, dv), memory) == pytest.approx(n * n * dv * (d + w) ** 2 / (w * memory), rel=5e-3)
+
+
+@pytest.mark.parametrize(("d", "shared"), [(64, 64), (72, 64)])
+def test_values_inside_the_keys_have_their_own_constant(d: int, shared: int) -> None:
+    """E d (d + d_v)/M to leading order: a column's words are those of its key alone."""
+    n, memory = 2**18, 256.0 * d * d
+    found = lower_bound(latent_problem(replace(dense(n, d), dv=shared), shared), np.array([memory]))
+    assert found.theorems[0] == "star segments"
+    assert found.words[0] == pytest.approx(2 * n * n * d**1.5 * shared**0.5 / memory, rel=0.06)
 
 
 def test_the_two_regimes_meet_at_four_d_squared() -> None:

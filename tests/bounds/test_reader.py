@@ -276,3 +276,34 @@ def test_words_that_closed_forms_do_not_move_keep_them_from_being_claimed() -> N
         found = find_schedules(read_problem(Cascade.parse(changed), sizes))
         assert found.best is None
         assert "closed form" in found.reason
+
+
+LATENT = Cascade.parse("""
+    cascade: latent
+    ranks: {h: H, p: P, m: M, r: R, f: F}
+    inputs: {QN: [h, p, f], QP: [h, p, r], C: [m, f], KR: [m, r]}
+    outputs: [AV]
+    einsums:
+      - QC[h,m,p] = QN[h,p,f] * C[m,f]
+      - QR[h,m,p] = QP[h,p,r] * KR[m,r]
+      - QK[h,m,p] = QC[h,m,p] + QR[h,m,p]
+      - GM[h,p] = max(m) QK[h,m,p]
+      - SN[h,m,p] = exp(QK[h,m,p] - GM[h,p])
+      - SD[h,p] = sum(m) SN[h,m,p]
+      - AN[h,p,f] = SN[h,m,p] * C[m,f]
+      - AV[h,p,f] = AN[h,p,f] / SD[h,p]
+    """)
+
+
+@pytest.mark.parametrize("mask", [None, "causal"])
+def test_latent_attention_has_heads_whose_keys_hold_the_values(mask: str | None) -> None:
+    problem = read_problem(LATENT, {"H": 8, "P": 300, "M": 300, "R": 8, "F": 32}, mask)
+    heads = heads_of(problem)
+    assert not isinstance(heads, str)
+    assert (heads.rows, heads.columns, heads.d, heads.dv, heads.shared, heads.copies) == (2400, 300, 40, 32, 32, 1)
+    found = find_schedules(problem)
+    assert found.best is not None
+    memory = np.geomspace(16, 4 * found.best.footprint[-1], 30)
+    gap = found.best.at(memory)[0] / lower_bound(problem, memory).words
+    assert np.all((gap >= 1) & (gap < 2.5))
+    assert gap[-1] == 1

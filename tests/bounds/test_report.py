@@ -374,3 +374,11 @@ def test_rows_with_shared_keys_are_another_problem(tmp_path: Path) -> None:
     table.write_text(header + "flash_attention,1,8,8,32,64,16,true,1000000,0\n")
     with pytest.raises(SpecError, match="none of the 1 rows"):  # its last query sees all keys, the bound's does not
         run_bounds("attention-3pass", sizes | {"P": 32}, fast_memory="4096", measured=table, mask="causal")
+
+
+@pytest.mark.parametrize("label", ["recompute-safe", "no-recompute"])
+def test_a_bound_by_passes_is_compared_with_schedules_of_as_many_passes(label: str) -> None:
+    sizes = {"B": 1, "H": 1, "P": 2, "M": 4096, "E": 16, "F": 16}
+    rows = analyse("attention-3pass", sizes, [200, 1000, 3000, 5000], label=label).rows
+    assert all(row.gap is not None and row.gap >= 1 for row in rows)
+    assert any("passes" in row.theorem for row in rows) == (label == "no-recompute")

@@ -19,8 +19,7 @@ from bounds.problem import Problem
 from bounds.reader import read_problem
 from bounds.staircase import Staircase
 from bounds.turnover import full_rectangle, least_words, turnover
-from bounds.verify import verify
-from bounds.verify_levels import _paid
+from bounds.verify import _paid, verify
 from einsum.cascade import Cascade
 from tests.bounds.cases import attention_problem, random_case
 

@@ -111,7 +111,8 @@ def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, t
     "q_len, tflops", [(512, 151), (1024, 173), (2048, 187), (4096, 196), (8192, 201), (16384, 203)]
 )
 def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
-    """FlashAttention-2 (arXiv 2307.08691), head dimension 128, no mask; published for forward and backward together."""
+    """FlashAttention-2 (arXiv 2307.08691), head dimension 128, no mask; published for forward and backward together, of
+    which the forward pass alone is the faster part, most of all at 512."""
     sizes: dict[str, Any] = {
         "batch": 16384 // q_len,
         "heads": 16,
@@ -121,7 +122,8 @@ def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
         "head_dim": 128,
     }
     found = predict(Case("flash_attention", **sizes), Architecture.load("a100-sxm-80gb").evaluate({}))
-    assert 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12 == pytest.approx(tflops, rel=0.15)
+    rate = 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12
+    assert tflops < rate < tflops * (1.17 if q_len == 512 else 1.15)
 
 
 def test_flash_attention_3_without_its_parts(h100: EvaluatedArchitecture) -> None:
@@ -195,6 +197,22 @@ def test_kernels_of_libraries_stay_predicted(name: str) -> None:
     summary = summarise(compare(rows, Architecture.load(name.removesuffix("-libraries")).evaluate({})))
     assert summary["all"]["rows"] == 24
     assert summary["all"]["mean_absolute_error"] < 0.15
+
+
+@pytest.mark.parametrize(
+    "name, library, most",
+    [
+        ("rtx-a5000", "FA2", 0.08),
+        ("h100-sxm", "FA2", 0.10),
+        ("h100-sxm", "FA3", 0.10),
+        ("h100-sxm", "cuDNN", 0.15),
+    ],
+)
+def test_published_figures_of_other_peoples_kernels(name: str, library: str, most: float) -> None:
+    """Figures that others published, of a GPU that was never at hand and of kernels of FlashAttention-3's paper."""
+    rows = [row for row in read_rows(MEASUREMENTS / f"{name}-published.csv") if row.cells["library"] == library]
+    summary = summarise(compare(rows, Architecture.load(name).evaluate({})))
+    assert summary["all"]["mean_absolute_error"] < most
 
 
 @pytest.mark.parametrize("name, most", [("h100-sxm", 0.10), ("h200-sxm", 0.12)])

@@ -54,6 +54,30 @@ def test_a_team_works_through_its_tiles_one_after_another() -> None:
     assert latency_s(COMPUTE, 10, 2) == 10 * (2 + 1 + 3)
 
 
+FORKED = [
+    COMPUTE[0],
+    Step("mma operands", "port", 5.0, beside="mma"),
+    Step("mma issue", "vector", 1.0, beside="mma"),
+    COMPUTE[1],
+]
+
+
+def test_what_runs_beside_a_step_is_waited_for_with_it() -> None:
+    """The operands take 5 s, longer than the product's 2 s and its latency of 1 s; the vector step follows both."""
+    program = grid(FORKED, 10, 2)
+    assert simulate_events(program).latency_s == 10 * (5 + 3)
+    # The network has the latency behind the product and its operands, whichever of them is longer.
+    assert evaluate(program).latency_s[0] == pytest.approx(10 * (5 + 1 + 3))
+
+
+def test_two_blocks_use_the_units_of_a_fork_at_a_time() -> None:
+    """The way to the L2 is busy for 5 s of each tile, whoever asks; what else a block does hides behind the other's."""
+    played = latency_s(FORKED, 40, 4, slots=2)
+    assert played == pytest.approx(2 * 40 * 5, rel=0.1)
+    # Mean values count customers in front of a station as if they could not arrange themselves.
+    assert played < evaluate(grid(FORKED, 40, 4, slots=2)).latency_s[0] < 1.35 * played
+
+
 def test_with_two_tiles_in_flight_products_run_beside_the_vector_steps() -> None:
     assert latency_s(COMPUTE, 10, 2, residency=Residency(in_flight=2)) == 10 * 3 + 2 + 1
 

@@ -62,6 +62,13 @@ def test_what_is_left_behind_overlaps_with_what_follows() -> None:
     assert many == pytest.approx(200 * 2.5, rel=0.02)  # the busiest unit in the end
 
 
+def test_a_fork_takes_its_longest_part_and_keeps_all_of_its_units_busy() -> None:
+    """By hand: parts of 2 s and 3 s at once, then 1 s; the unit of 3 s bounds many customers."""
+    assert residence_s([1.0, 0.0, 0.0], 0.0, 1, forks_s=[[0.0, 2.0, 3.0]]) == 4.0
+    assert residence_s([1.0, 0.0, 0.0], 0.0, 400, forks_s=[[0.0, 2.0, 3.0]]) / 400 == pytest.approx(3.0, rel=0.01)
+    assert residence_s([0.0], 0.5, 3, forks_s=[[2.0], [1.0]]) == residence_s([3.0], 0.5, 3)
+
+
 def test_free_teams_are_faster_than_teams_that_meet() -> None:
     demand = {"tensor": 1.0, "vector": 1.0}
     met, free = (ClassCost(demand, 0.1, 0.0, 0.0, 2, free).round_s(1, 2)[0] for free in (False, True))
