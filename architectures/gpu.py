@@ -39,6 +39,7 @@ class Gpu:
     fp32_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
+    copy_queue: float
     group_mma: float
     tensor_flops_per_cycle: float
     tensor_fp8_ratio: float
@@ -46,6 +47,10 @@ class Gpu:
     group_efficiency: float
     sync_efficiency: float
     group_wait_cycles: float
+    group_vector_share: float
+    group_sfu_share: float
+    sync_vector_share: float
+    sync_sfu_share: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float
