@@ -255,7 +255,7 @@ class LaunchLowering:
         asked = bytes_per_trip * (1 - pairs / 2 if crowd == 1 else 1.0)  # and is asked for by each
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
-        dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
+        dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
         busy = bytes_per_trip * crowd / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)

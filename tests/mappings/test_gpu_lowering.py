@@ -76,6 +76,15 @@ def test_products_of_single_warps_run_at_their_rate_on_a_gpu_that_has_warp_group
     assert products[0] / products[1] == pytest.approx(892 / 614, rel=0.02)
 
 
+def test_pieces_of_rows_reach_a_part_of_the_bandwidth(h100: EvaluatedArchitecture) -> None:
+    """Measured: 1.93, 2.75 and 2.96 TB/s with 64, 128 and 256 bytes of a row at a time."""
+    gpu = Gpu.of(h100)
+    assert [gpu.piece_share(size) for size in (0, 4096, 256)] == [1, 1, 1]
+    assert gpu.piece_share(128) == pytest.approx(2.75 / 2.96, rel=0.01)
+    assert gpu.piece_share(64) == pytest.approx(1.93 / 2.96, rel=0.01)
+    assert gpu.piece_share(128) > gpu.piece_share(90) > gpu.piece_share(64) == 2 * gpu.piece_share(32)
+
+
 def test_occupancy_follows_registers_shared_memory_and_warps(h100: EvaluatedArchitecture) -> None:
     gpu = Gpu.of(h100)
     assert gpu.occupancy(8, 128, 0) == 2
