@@ -64,6 +64,8 @@ class Gpu:
     lost_stages: float
     l2_capacity: float
     l2_usable: float
+    l2_kept_whole: float
+    l2_kept_none: float
     l2_dirty_share: float
     l2_mixed_share: float
     l2_bandwidth: float
@@ -118,7 +120,7 @@ class Gpu:
         held = 4 * (self.registers_per_multiprocessor // 4 // rounded)
         fits = min(
             held // warps,
-            self.shared_memory // (shared_bytes + self.shared_reserved),
+            self.shared_memory // max(shared_bytes + self.shared_reserved, 1),
             self.warps_per_multiprocessor // warps,
             self.blocks_per_multiprocessor,
         )

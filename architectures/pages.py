@@ -2,7 +2,7 @@
 
 A layout says how many vectors (a token's key, a channel of all tokens, a bundle of weights) a page holds, or how many
 pages a vector takes. For a given set the count is exact; for a set known only by its size it is the expectation over
-sets of that size, drawn evenly or in clusters.
+sets of that size, drawn evenly or with neighbours alike.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Layout:
     def expected(self, vectors: ArrayLike, kept: ArrayLike, latest: ArrayLike = 0, clustering: ArrayLike = 0) -> Array:
         """Expected pages that `kept` of the vectors touch: the `latest` ones, and the others drawn.
 
-        clustering  0: every set is equally likely. Above 0: vectors of a page are kept together more often than that,
-                    with this correlation (intraclass: 1 when pages are kept as a whole)
+        clustering  correlation of the scores by which vectors of a page are selected; 0: every set is equally likely,
+                    1: pages are kept as a whole
 
-        The arguments broadcast. A page fills by Polya's urn: of s vectors none is among k of n with probability
-        prod (n - k + i c) / (n + i c), i = 0 .. s - 1. With c = -1 that is the even draw, C(n - s, k) / C(n, k); with
-        c > 0 the number of a page's kept vectors is beta-binomial with correlation c / (n + c) (Johnson and Kotz, Urn
-        Models, 1977). Pages that the latest vectors share with older ones count once.
+        The arguments broadcast. Vectors are kept whose scores are above a threshold; scores are normal, and those of a
+        page share a part of their variance (the threshold model of quantitative genetics: Dempster and Lerner, 1950).
+        A page's share of kept vectors is then Phi((sqrt(c) z - threshold) / sqrt(1 - c)) for a normal z, and given
+        that share its vectors are drawn evenly. Pages that the latest vectors share with older ones count once.
         """
         arrays = (np.asarray(value, dtype=np.float64) for value in (vectors, kept, latest, clustering, self.per_page))
         n, k, w, together, per = np.broadcast_arrays(*arrays)
@@ -61,12 +61,29 @@ class Layout:
 
 
 def _missed(n: Array, k: Array, size: Array, together: Array) -> Array:
-    """Probability that none of `size` neighbours is among k of n, whose places have the correlation `together`."""
-    joined = np.minimum(together, 1 - 1e-12)
-    added = joined * n / (1 - joined) - 1
-    none = np.ones(np.broadcast_shapes(n.shape, k.shape, size.shape))
+    """Probability that none of `size` neighbours is among k of n, whose scores have the correlation `together`."""
+    distinct, where = np.unique(np.stack([n, k, size, together], -1).reshape(-1, 4), axis=0, return_inverse=True)
+    missed = np.concatenate([_missed_by_page(*rows.T) for rows in np.array_split(distinct, len(distinct) // 1024 + 1)])
+    return np.asarray(missed[where].reshape(n.shape))
+
+
+def _missed_by_page(n: Array, k: Array, size: Array, together: Array) -> Array:
+    """The mean over pages, a trapezoidal sum over z as fine as the steepest share asks for; arrays of one axis."""
+    from scipy.special import ndtr, ndtri
+
+    share = k / np.maximum(n, 1.0)
+    common, own = np.sqrt(together), np.sqrt(np.clip(1 - together, 1e-4, 1.0))
+    z = np.linspace(-8.0, 8.0, 1 + int(np.ceil(32 / own.min(initial=1.0))))[:, None]
+    weights = np.exp(-(z**2) / 2)
+    of_page = ndtr((common * z + ndtri(share)) / own)
+    missed = (weights * _missed_evenly(n, n * of_page, size)).sum(0) / weights.sum()
+    return np.where(together > 0, np.where(together < 1, missed, 1 - share), _missed_evenly(n, k, size))
+
+
+def _missed_evenly(n: Array, k: Array, size: Array) -> Array:
+    """C(n - size, k) / C(n, k), for real k too."""
+    none = np.ones(np.broadcast_shapes(n.shape, k.shape))
     for place in range(int(size.max(initial=0.0))):
-        free, all_of_them = n - k + place * added, n + place * added
-        chance = np.where(free > 0, free, 0.0) / np.where(all_of_them > 0, all_of_them, 1.0)
+        chance = np.maximum(n - k - place, 0.0) / np.maximum(n - place, 1.0)
         none = np.where(place < size, none * chance, none)
     return none

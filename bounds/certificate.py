@@ -129,20 +129,21 @@ def _program(program: Program, used: dict[Inequality, Floats], places: list[str]
 
 
 def of_joint(joint: Joint, memory: float, value: float, label: str) -> Certificate:
-    """A joint count around an intermediate."""
+    """A joint count around an intermediate or an input."""
     return {
-        "theorem": "joint statements",
+        "theorem": "joint phases" if joint.rebuild > 1 else "joint statements",
         "label": label,
         "memory_words": memory,
-        "intermediate": joint.tensor,
+        "around": joint.tensor,
+        "kind": joint.kind,
         "width": joint.width,
         "elements": joint.elements,
         "edges": [list(edge) for edge in joint.edges],
         "spread": joint.spread,
-        "pull": joint.pull,
         "copies": joint.batch,
         "volume": joint.volume,
-        "producers": joint.producers,
+        "free": joint.free,
+        "rebuild": joint.rebuild,
         "fiber": joint.fiber,
         "value": value,
     }
@@ -160,8 +161,8 @@ def of_cut(part: Certificate, unpaid: dict[str, float], memory: float, value: fl
     return {"theorem": "cut", "memory_words": memory, "unpaid": unpaid, "parts": [part], "value": value}
 
 
-def of_passes(fiber: FiberPasses, own: ValueClass, memory: float, value: float) -> Certificate:
-    """A pass bound: each fiber `returns` but for the words that stay; an input is read once besides."""
+def of_passes(fiber: FiberPasses, own: ValueClass, once: float, memory: float, value: float) -> Certificate:
+    """A pass bound: each fiber `returns` but for the words that stay, besides the words that move `once`."""
     inside = own.kind == "intermediate"
     return {
         "theorem": "passes",
@@ -172,6 +173,6 @@ def of_passes(fiber: FiberPasses, own: ValueClass, memory: float, value: float) 
         "copies": fiber.fibers,
         "fiber_words": fiber.length * own.width,
         "returns": fiber.passes - 1 + inside,
-        "compulsory": {} if inside else {fiber.tensor: own.elements * own.width},
+        "compulsory": {fiber.tensor: once} if once else {},
         "value": value,
     }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from architectures import Architecture, EvaluatedArchitecture
+from architectures.gpu import Gpu
 from bounds.attention_schedules import Heads
 from bounds.heads import heads_of
 from bounds.measured import Measurement, read_measurements
@@ -26,6 +27,9 @@ Floats = NDArray[np.float64]
 MOST_SIZES = 10_000
 MARKED = ("h100-sxm", "fusemax", "flat-cloud", "tpu-v4i")  # a GPU, two research designs and a TPU: enough for a plot
 DEFAULT_SIZES = "16KiB:64MiB:log"
+REGISTERS = "registers_per_multiprocessor"
+PLACEHOLDER = 4096
+"""Stands for sizes that are not given while ranks are told apart: enough for the blocks and windows of a cascade."""
 
 
 def run_bounds(
@@ -137,22 +141,30 @@ def complete_sizes(cascade: Cascade, settings: Mapping[str, Any]) -> dict[str, A
     """The settings with N and d spelled out where the cascade has scores and does not use these names itself.
 
     N gives the extents of the scores' ranks, d those of the ranks summed by the first product and kept by the
-    second; extents of other ranks that are not given (batch, heads) are then 1.
+    second; extents of other ranks of an attention that are not given (batch, heads) are then 1, also where N and d
+    are not used.
     """
     sizes = dict(settings)
     missing = [name for name in cascade.parameters if name not in sizes]
     shorthands = [name for name in ("N", "d") if name in sizes and name not in cascade.parameters]
-    if not missing or not shorthands:
+    if not missing:
         return sizes
     try:
-        roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, 2)})
+        roles = score_ranks(cascade, {**sizes, **dict.fromkeys(missing, PLACEHOLDER)})
     except SpecError as error:
+        if not shorthands:
+            return sizes
         raise SpecError(f"{error.message}; {cascade.name} needs {', '.join(cascade.parameters)}", key="--set") from None
     values = {
         "N": {_extent(cascade, rank) for rank in roles.positions},
         "d": {_extent(cascade, rank) for rank in roles.widths},
     }
     for shorthand in shorthands:
+        if not values[shorthand] & set(cascade.parameters):
+            raise SpecError(
+                f"{shorthand} stands for no size of {cascade.name}, which needs {', '.join(cascade.parameters)}",
+                key="--set",
+            )
         for name in missing:
             if name in values[shorthand]:
                 sizes[name] = sizes[shorthand]
@@ -181,20 +193,32 @@ def _memories(architecture: str, settings: Mapping[str, Any]) -> dict[str, float
 
 
 def _copies(architecture: str, settings: Mapping[str, Any]) -> list[str]:
-    """A sentence for each memory of which there are several."""
+    """A sentence for each memory of which there are several, and one on the memory that all of them are together."""
     described = Architecture.load(architecture)
     evaluated = described.evaluate({name: v for name, v in settings.items() if name in described.known_names})
-    several = [m for m in list(evaluated.memories.values())[1:] if not m.unbounded and float(m.copies) > 1]
-    return [f"{m.name}: one of {float(m.copies):g} copies; its row is for one that does all the work" for m in several]
+    inner = list(evaluated.memories.values())[1:]
+    several = [m for m in inner if not m.unbounded and float(m.copies) > 1]
+    found = [f"{m.name}: one of {float(m.copies):g} copies; its row is for one that does all the work" for m in several]
+    if not any(m.unbounded for m in inner):
+        size = on_chip_bytes(evaluated)
+        found.append(
+            f"where memories hold other data than those inside them, the bound of {evaluated.backing_store.name} is "
+            f"that of all together, registers included: --fast-memory {size:.0f}B"
+        )
+    return found
 
 
 def on_chip_bytes(machine: EvaluatedArchitecture) -> float:
-    """All memory inside the outermost one, registers included (one word for each element that names none)."""
+    """All memory inside the outermost one, registers included (one word for each element that names none; those of a
+    GPU's multiprocessors have 4 bytes)."""
     memories = sum(float(m.capacity_bytes) * float(m.copies) for m in list(machine.memories.values())[1:])
     words = sum(
         float(unit.elements) * float(unit.copies) * float(unit.registers.words if unit.registers else 1)
         for unit in machine.units.values()
     )
+    if REGISTERS in machine.variables:
+        gpu = Gpu.of(machine)
+        return memories + 4.0 * gpu.registers_per_multiprocessor * gpu.multiprocessors
     return memories + words * float(machine.word_bytes)
 
 

@@ -30,7 +30,8 @@ from bounds.turnover import Turnover, least_words, turnover
 Floats = NDArray[np.float64]
 Certificate = dict[str, Any]
 LABELS = ("any-algorithm", "recompute-safe", "no-recompute")
-MOST_SETS = 400
+MOST_SETS = 100
+MOST_KEYS = 12
 ROUNDING = 1 - 1e-7  # bounds are rounded down by more than floating point can have rounded them up
 
 
@@ -90,11 +91,11 @@ def _candidates(problem: Problem, memory: Floats, label: str) -> Iterable[Part]:
     if label == "any-algorithm":
         return
     safe = list(_parts(problem, memory, {}, label))
-    for chosen in _disjoint(safe, lambda part: part.charged):
+    for chosen in _disjoint(safe, lambda part: part.charged, compulsory(problem)):
         yield _sum(problem, chosen, memory, max((p.label for p in chosen), key=LABELS.index))
     if label == "no-recompute":
         pieces = [part for group in _groups(problem) for part in _cut(problem, group, memory)]
-        for chosen in _disjoint(pieces, lambda part: part.statements):
+        for chosen in _disjoint(pieces, lambda part: part.statements, compulsory(problem)):
             yield _sum(problem, chosen, memory, "no-recompute")
         yield from _passes(problem, memory)
 
@@ -105,8 +106,7 @@ def _parts(problem: Problem, memory: Floats, shares: dict[str, float], label: st
         if fusion:
             yield _segment_part(fusion, memory)
     for tensor in problem.classes:
-        joint = join(problem, tensor, shares)
-        if joint:
+        for joint in join(problem, tensor, shares):
             yield from _joint_parts(problem, joint, memory, label)
         around = star(problem, tensor) if not shares else None
         if around:
@@ -166,7 +166,9 @@ def _joint_parts(problem: Problem, joint: Joint, memory: Floats, label: str) -> 
         def certify(k: int, values: Floats = values, own: str = own) -> Certificate:
             return certificate.of_joint(joint, float(memory[k]), float(values[k]), own)
 
-        yield Part("joint statements", own, values, joint.charged, names, certify)
+        yield Part(
+            "joint phases" if joint.rebuild > 1 else "joint statements", own, values, joint.charged, names, certify
+        )
 
 
 def _sum(problem: Problem, chosen: tuple[Part, ...], memory: Floats, label: str) -> Part:
@@ -202,9 +204,51 @@ def compulsory(problem: Problem) -> dict[str, float]:
     }
 
 
-def _disjoint(parts: list[Part], key: Callable[[Part], frozenset[str]]) -> Iterable[tuple[Part, ...]]:
-    """Sets of parts without a common key that cannot grow, at most MOST_SETS of them, larger bounds first."""
+def _disjoint(
+    parts: list[Part], key: Callable[[Part], frozenset[str]], least: dict[str, float]
+) -> Iterable[tuple[Part, ...]]:
+    """Sets of parts without a common key: those with the largest sum at each memory, then some that cannot grow.
+
+    Sums are taken with and without what the words that parts charge (`least`) would count for by themselves.
+    """
     parts = sorted((p for p in parts if np.any(p.values > 0)), key=lambda p: -float(np.sum(np.log1p(p.values))))
+    found: dict[tuple[int, ...], None] = {}
+    for free in (0.0, 1.0):
+        values = [p.values - free * sum(least.get(name, 0.0) for name in p.charged) for p in parts]
+        found |= dict.fromkeys(_largest_sums(values, [key(p) for p in parts]))
+    for chosen in found:
+        yield tuple(parts[k] for k in chosen)
+    yield from _maximal(parts, key)
+
+
+def _largest_sums(values: list[Floats], keys: list[frozenset[str]]) -> list[tuple[int, ...]]:
+    """The sets of parts without a common key that have the largest sum at some memory, by sets of keys in turn."""
+    names = sorted(frozenset[str]().union(*keys))
+    if not names or len(names) > MOST_KEYS:
+        return []
+    masks = [sum(1 << names.index(name) for name in own) for own in keys]
+    sums: dict[int, Floats] = {0: np.zeros_like(values[0])}
+    taken: dict[int, NDArray[np.int64]] = {}
+    for mask in range(1, 1 << len(names)):
+        lowest = mask & -mask
+        usable = [k for k, own in enumerate(masks) if own & lowest and own & mask == own]
+        tried = np.array([sums[mask ^ lowest], *(values[k] + sums[mask ^ masks[k]] for k in usable)])
+        pick = np.argmax(tried, axis=0)
+        sums[mask] = np.take_along_axis(tried, pick[None], axis=0)[0]
+        taken[mask] = np.array([-1, *usable])[pick]
+    found: dict[tuple[int, ...], None] = {}
+    for at in range(values[0].size):
+        mask, chosen = (1 << len(names)) - 1, []
+        while mask:
+            k = int(taken[mask][at])
+            chosen += [k] if k >= 0 else []
+            mask ^= masks[k] if k >= 0 else mask & -mask
+        found[tuple(sorted(chosen))] = None
+    return [chosen for chosen in found if chosen]
+
+
+def _maximal(parts: list[Part], key: Callable[[Part], frozenset[str]]) -> Iterable[tuple[Part, ...]]:
+    """Sets without a common key that cannot grow, at most MOST_SETS of them, larger bounds first."""
     made = 0
     stack: list[tuple[int, tuple[Part, ...], frozenset[str]]] = [(0, (), frozenset())]
     while stack and made < MOST_SETS:
@@ -221,11 +265,11 @@ def _disjoint(parts: list[Part], key: Callable[[Part], frozenset[str]]) -> Itera
 
 
 def _groups(problem: Problem) -> list[tuple[Statement, ...]]:
-    """Single statements, and the statements around each intermediate."""
+    """Single statements, and the statements around each intermediate and each input."""
     groups: list[tuple[Statement, ...]] = [(statement,) for statement in problem.statements]
     for name, value in problem.classes.items():
         around = tuple(s for s in problem.statements if name in {s.output.tensor, *(a.tensor for a in s.operands)})
-        if value.kind == "intermediate" and len(around) > 1:
+        if value.kind in ("intermediate", "input") and len(around) > 1:
             groups.append(around)
     return list(dict.fromkeys(groups))
 
@@ -283,11 +327,13 @@ def _passes(problem: Problem, memory: Floats) -> Iterable[Part]:
         beyond = np.maximum(fiber.length * value.width - memory, 0.0)
         times = fiber.passes - 1 + (value.kind == "intermediate")
         values = fiber.fibers * times * beyond * ROUNDING
-        if value.kind != "intermediate":
-            values = values + value.elements * value.width
+        # Read for the first time, and written where it is an output; an intermediate may be stored as it spills.
+        once = 0.0 if value.kind == "intermediate" else compulsory(problem)[fiber.tensor]
+        values = values + once
 
-        def certify(k: int, fiber: Any = fiber, values: Floats = values) -> Certificate:
-            return certificate.of_passes(fiber, problem.classes[fiber.tensor], float(memory[k]), float(values[k]))
+        def certify(k: int, fiber: Any = fiber, values: Floats = values, once: float = once) -> Certificate:
+            own = problem.classes[fiber.tensor]
+            return certificate.of_passes(fiber, own, once, float(memory[k]), float(values[k]))
 
         own = Part("passes", "no-recompute", values, frozenset([fiber.tensor]), frozenset(), certify)
         yield _sum(problem, (own,), memory, "no-recompute")

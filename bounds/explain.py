@@ -20,10 +20,10 @@ def _lines(record: Record) -> Iterator[str]:
     if "segment" in record:
         yield from _segments(record, value)
     elif "edges" in record:
-        names = ", ".join(f"({a}, {b})" for a, b, _ in record["edges"])
+        names = ", ".join(f"({a}, {b})" for a, b, *_ in record["edges"])
         yield (
-            f"Joint count around {record['intermediate']} over the pairs {names}: 2 V / (lambda sqrt(M)) - "
-            f"{record['producers']} x {record['elements']:,.0f} with V = {record['volume']:,.0f} multiplications, "
+            f"Joint count around {record['around']} over the pairs {names}: 2 V / (lambda sqrt(M)) - "
+            f"{record['free']} x {record['elements']:,.0f} with V = {record['volume']:,.0f} multiplications, "
             f"lambda = {record['spread']:.4g}, {_copies(record)}: {value}, {record['label']}."
         )
     elif "prices" in record:

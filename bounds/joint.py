@@ -14,12 +14,20 @@ sqrt(M)) >= w. Producers that every consumer needs together count as one with al
 which a consumer finds no complete element would be for nothing:
 
     Q >= 2 volume sqrt(w) / (lambda sqrt(M)) - pi w |T|.
+
+Around an input there are no free visits, and nothing is subtracted.
+
+*Phases.* No element is consumed before it is complete, so that the words of T in a segment are divided into those that
+are produced and those that are consumed, but for an element that becomes complete there, which is charged once more.
+With sqrt(a) for the first and sqrt(1 - a) for the others lambda is the largest over all shares a; see docs/bounds.md,
+section 5.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,28 +35,30 @@ from numpy.typing import NDArray
 from bounds.problem import Access, Problem, Statement
 
 Floats = NDArray[np.float64]
+SHARES = 1000
 
 
 @dataclass(frozen=True)
 class Joint:
-    """All statements around one intermediate class.
+    """All statements around one class: an intermediate, or an input that several of them read.
 
-    edges      (node, node, weight) for each statement
-    spread     the largest eigenvalue lambda of the weighted adjacency matrix
-    pull       positive entries v with A v <= lambda v (but for rounding), which prove the eigenvalue
+    edges      (node, node, weight, phase) for each statement; phase 0 produces and 1 consumes, or all are 0
+    spread     lambda: the largest eigenvalue of the weighted adjacency matrix, over all shares of the phases
     volume     operations of one copy, all statements together
-    unpaid     pi w |T| of one copy
+    free       charges of each element of T that may be no I/O
+    rebuild    further ones with each time that an element is made again, by at least `fiber` operations
     limit      largest M at which recomputing T cannot pay
     """
 
     tensor: str
+    kind: str
     width: float
-    edges: tuple[tuple[str, str, float], ...]
+    edges: tuple[tuple[str, str, float, int], ...]
     spread: float
-    pull: dict[str, float]
     batch: float
     volume: float
-    producers: int
+    free: int
+    rebuild: int
     elements: float
     fiber: float
     charged: frozenset[str]
@@ -56,49 +66,83 @@ class Joint:
     @property
     def limit(self) -> float:
         """Largest fast memory at which one more rebuild of an element costs more I/O than it saves."""
-        return (2 * self.fiber / self.spread) ** 2 / self.width
+        return (2 * self.fiber / (self.spread * self.rebuild)) ** 2 / self.width if self.rebuild else inf
 
     def words(self, memory: Floats) -> Floats:
         """The bound of all copies, for arrays of fast memory sizes."""
         charges = 2 * self.volume * np.sqrt(self.width) / (self.spread * np.sqrt(memory))
-        return np.asarray(self.batch * (charges - self.producers * self.width * self.elements))
+        return np.asarray(self.batch * (charges - self.free * self.width * self.elements))
 
 
-def join(problem: Problem, tensor: str, shares: dict[str, float]) -> Joint | None:
-    """The joint count around an intermediate class, or None when a statement near it has another form."""
+def join(problem: Problem, tensor: str, shares: dict[str, float]) -> tuple[Joint, ...]:
+    """The joint counts around a class; none when a statement near it has another form."""
     accesses = [(s, a) for s in problem.statements for a in (s.output, *s.operands) if a.tensor == tensor]
     around = list(dict.fromkeys(statement for statement, _ in accesses))
     producers = [s for s in around if s.output.tensor == tensor]
     value = problem.classes[tensor]
-    if not producers or len(producers) == len(around) or value.kind != "intermediate" or value.chunked:
-        return None
+    inner = value.kind == "intermediate" and bool(producers) and len(producers) < len(around)
+    if value.chunked or not (inner or (value.kind == "input" and len(around) > 1)):
+        return ()
     edges = [_edge(problem, statement, tensor, shares) for statement in around]
     if any(edge is None for edge in edges):
-        return None
+        return ()
     nodes = {name for edge in edges if edge for name in edge[:2]}
     allowed = {s.output.tensor for s in around if problem.classes[s.output.tensor].kind == "output"}
     if any(problem.classes[name].kind != "input" and name not in allowed for name in nodes):
-        return None
+        return ()
     batch = [loop for loop in around[0].loops if all(_indexes_all(problem, loop, s) for s in around)]
     copies = float(prod(problem.extents[loop] for loop in batch))
-    found = tuple(edge for edge in edges if edge)
-    spread, pull = _largest_eigenvalue(found)
-    names = {s.name for s in producers}
-    together = all(set(a.needs) >= names or not a.needs for s in around for a in s.operands if a.tensor == tensor)
-    fibers = [float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers]
-    return Joint(
+    found = tuple((*edge, 0) for edge in edges if edge)
+    whole = Joint(
         tensor=tensor,
-        width=problem.classes[tensor].width * shares.get(tensor, 1.0),
+        kind=value.kind,
+        width=value.width * shares.get(tensor, 1.0),
         edges=found,
-        spread=spread,
-        pull=pull,
+        spread=_spread(found),
         batch=copies,
         volume=sum(problem.volume(s.loops) for s in around) / copies,
-        producers=1 if together else len(producers),
-        elements=problem.volume(producers[0].output.loops) / copies,
-        fiber=sum(fibers) if together else min(fibers),
+        free=0,
+        rebuild=0,
+        elements=value.elements / copies,
+        fiber=0.0,
         charged=frozenset(nodes | {tensor}),
     )
+    return _around_intermediate(problem, whole, around, producers) if inner else (whole,)
+
+
+def _around_intermediate(
+    problem: Problem, whole: Joint, around: list[Statement], producers: list[Statement]
+) -> tuple[Joint, ...]:
+    """With elements that may be made again: all together, and in phases where that says more."""
+    tensor, found, copies = whole.tensor, whole.edges, whole.batch
+    fibers = {s.name: float(prod(problem.extents[loop] for loop in s.reduced)) for s in producers}
+    needs = {frozenset(a.needs or fibers) for s in around for a in s.operands if a.tensor == tensor}
+    together = needs == {frozenset(fibers)}
+    plain = replace(
+        whole,
+        free=1 if together else len(producers),
+        rebuild=1,
+        elements=problem.volume(producers[0].output.loops) / copies,
+        fiber=sum(fibers.values()) if together else min(fibers.values()),
+    )
+    kinds = _kinds(needs, frozenset(fibers))
+    phased = tuple((*edge[:3], int(s not in producers)) for s, edge in zip(around, found, strict=True))
+    spread = _spread(phased)
+    if not kinds or spread > 0.99 * plain.spread:
+        return (plain,)
+    fiber = min(sum(fibers[name] for name in kind) for kind in kinds)
+    return plain, replace(plain, edges=phased, spread=spread, free=2 * len(kinds), rebuild=2, fiber=fiber)
+
+
+def _kinds(needs: set[frozenset[str]], producers: frozenset[str]) -> list[frozenset[str]]:
+    """Producers that each kind of elements has beyond those of the kind before; none unless the kinds are a chain.
+
+    A kind is what some consumer needs: scores made by one producer, then those made by it and another one.
+    """
+    chain = sorted(needs, key=len)
+    if chain[-1] != producers or any(not a < b for a, b in pairwise(chain)):
+        return []
+    return [b - a for a, b in pairwise([frozenset[str](), *chain])]
 
 
 def _edge(
@@ -126,13 +170,13 @@ def _indexes_all(problem: Problem, loop: str, statement: Statement) -> bool:
     return not tied and all(loop in access.loops for access in accesses)
 
 
-def _largest_eigenvalue(edges: tuple[tuple[str, str, float], ...]) -> tuple[float, dict[str, float]]:
-    """The eigenvalue lambda of the matrix A, and v = (lambda' I - A)^-1 1 for a lambda' just above it."""
+def _spread(edges: tuple[tuple[str, str, float, int], ...]) -> float:
+    """The largest eigenvalue for SHARES shares of the two phases, each cell at the corner where both are largest."""
     names = sorted({name for edge in edges for name in edge[:2]})
-    matrix = np.zeros((len(names), len(names)))
-    for a, b, weight in edges:
-        matrix[names.index(a), names.index(b)] += weight
-        matrix[names.index(b), names.index(a)] += weight
-    largest = float(np.max(np.linalg.eigvalsh(matrix)))
-    pull = np.linalg.solve(largest * (1 + 1e-7) * np.eye(len(names)) - matrix, np.ones(len(names)))
-    return largest, dict(zip(names, (pull / pull.max()).tolist(), strict=True))
+    share = np.arange(1, SHARES + 1) / SHARES
+    matrix = np.zeros((SHARES, len(names), len(names)))
+    for a, b, weight, phase in edges:
+        felt = weight * np.sqrt(share[:: 1 - 2 * phase])
+        matrix[:, names.index(a), names.index(b)] += felt
+        matrix[:, names.index(b), names.index(a)] += felt
+    return float(np.max(np.linalg.eigvalsh(matrix)))

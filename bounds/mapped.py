@@ -64,7 +64,8 @@ def mapper_schedules(
 
 def _found(plain: Cascade, masked: Cascade, machine: Architecture, sizes: Mapping[str, Any]) -> Found:
     """The mapping with the least traffic, of those that leave out tiles under the mask and those that do not."""
-    dense = find(plain, machine, None, "dram", sizes)
+    cost = partial(_cost, plain, machine, sizes) if any(einsum.conditions for einsum in plain.einsums) else None
+    dense = find(plain, machine, None, "dram", sizes, evaluate=cost)
     if masked == plain:
         return dense
     try:

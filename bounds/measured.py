@@ -49,10 +49,11 @@ def read_measurements(
     try:
         with Path(path).open(encoding="utf-8", newline="") as stream:
             table = csv.DictReader(line for line in stream if not line.startswith("#"))
-            columns = set(table.fieldnames or ())
+            names = list(table.fieldnames or ())
             rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"the measurements cannot be read: {error}", file=file) from None
+    columns = set(names)
     if {"kernel", *DRAM[:2]} <= columns:
         return _of_kernels(rows, heads, mask, word_bytes, file)
     if not {"name", "traffic_bytes"} <= columns:
@@ -61,7 +62,20 @@ def read_measurements(
             f"{', '.join(sorted(columns)) or 'none'}",
             file=file,
         )
+    _refuse_broken(names, rows, file)
     return tuple(_row(row, line, file) for line, row in enumerate(rows, start=2))
+
+
+def _refuse_broken(names: list[str], rows: list[dict[str, str]], file: str) -> None:
+    """SpecError for a column that stands twice, for no rows, and for a row of more cells than columns."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"has the column '{twice}' twice", file=file)
+    if not rows:
+        raise SpecError("has no rows", file=file)
+    for line, row in enumerate(rows, start=2):
+        if None in row:
+            raise SpecError("has more cells than columns", file=file, key=f"line {line}")
 
 
 def _row(row: Mapping[str, str | None], line: int, file: str) -> Measurement:

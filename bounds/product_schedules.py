@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_TILINGS = 400_000
 REFINEMENTS = 3
-MOST_REFINED, MOST_VALUES = 150, 128
+MOST_REFINED, MOST_VALUES, FEW_LOOPS_VALUES = 150, 128, 1024
 MOST_ORDERS = 5_040
 
 
@@ -155,18 +155,29 @@ def product_schedules(problem: Problem, statement: Statement) -> Staircase | Non
         return None
     loops = list(tiling.extents)
     sizes = [breakpoints(tiling.extents[loop]) for loop in loops]
-    open_loops = sum(size.size > 1 for size in sizes)
-    most = max(2, int(MOST_TILINGS ** (1 / max(1, open_loops))))
-    coarse = np.meshgrid(*(thinned(size, most) for size in sizes), indexing="ij")
-    grid = np.stack([size.ravel() for size in coarse], axis=1)
+    most = max(2, int(MOST_TILINGS ** (1 / max(1, sum(size.size > 1 for size in sizes)))))
+    grid = _coarse(sizes, most)
     orders = tiling.orders()
     tiles = dict.fromkeys(orders, grid)
     found = _best(tiling, statement, tiles)
     for _ in range(REFINEMENTS if any(size.size > most for size in sizes) else 0):
-        chosen = _chosen(found, orders)
-        tiles = {order: _varied(own, sizes) for order, own in chosen.items()}
+        chosen, kept = _chosen(found, orders), _chosen(found, orders, len(found.steps))
+        tiles = {order: np.concatenate([kept[order], _varied(own, sizes)]) for order, own in chosen.items()}
+        tiles = {**kept, **tiles}
         found = _best(tiling, statement, tiles)
     return found.stairs
+
+
+def _coarse(sizes: Sequence[Ints], most: int) -> Ints:
+    """Combinations of at most `most` sizes of each loop; of three loops also, where these are not all, of the ends of
+    one and more of the other two, since one loop mostly runs inside or outside of all tiles."""
+    chosen = [[thinned(size, most) for size in sizes]]
+    open_loops = [k for k, size in enumerate(sizes) if size.size > 1]
+    if len(open_loops) == 3 and any(size.size > most for size in sizes):
+        finer = int((MOST_TILINGS / 2) ** (1 / 2))
+        chosen += [[thinned(size, 2 if k == ends else finer) for k, size in enumerate(sizes)] for ends in open_loops]
+    grids = [np.stack([part.ravel() for part in np.meshgrid(*each, indexing="ij")], axis=1) for each in chosen]
+    return np.unique(np.concatenate(grids), axis=0) if len(grids) > 1 else grids[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +201,9 @@ def _best(tiling: ProductTiling, statement: Statement, tiles: Mapping[Order, Int
     return _Found(stairs, tuple(kept[k] for k in stairs.origin))
 
 
-def _chosen(found: _Found, orders: Sequence[Order]) -> dict[Order, Ints]:
-    """The tilings of some steps of a staircase, evenly spaced, by order."""
-    picked = np.unique(np.linspace(0, len(found.steps) - 1, MOST_REFINED).astype(int))
+def _chosen(found: _Found, orders: Sequence[Order], most: int = MOST_REFINED) -> dict[Order, Ints]:
+    """The tilings of at most so many steps of a staircase, evenly spaced, by order."""
+    picked = np.unique(np.linspace(0, len(found.steps) - 1, most).astype(int))
     own = {order: [found.steps[k][1] for k in picked if found.steps[k][0] is order] for order in orders}
     return {order: np.array(sizes) for order, sizes in own.items() if sizes}
 
@@ -201,7 +212,7 @@ def _varied(tiles: Ints, sizes: Sequence[Ints]) -> Ints:
     """The tilings with each single tile size replaced by all that matter."""
     found = [tiles]
     for k, size in enumerate(sizes):
-        values = thinned(size, MOST_VALUES)
+        values = thinned(size, MOST_VALUES if len(sizes) > 3 else FEW_LOOPS_VALUES)
         changed = np.repeat(tiles, values.size, axis=0)
         changed[:, k] = np.tile(values, len(tiles))
         found.append(changed)

@@ -20,6 +20,7 @@ from bounds.masks import named_mask, pattern_of
 from bounds.pattern import LONGEST, Pattern
 from bounds.problem import Access, Coupling, Problem, Statement, ValueClass
 from bounds.product_schedules import distinct_values
+from bounds.tied import Tied
 from einsum.body import Body, Map, reads
 from einsum.cascade import Cascade
 from einsum.conditions import Comparison, Kept
@@ -119,6 +120,7 @@ class _Reader:
         self.extents = {rank: int(extents[rank]) for rank in cascade.ranks if cascade.base(rank) == rank}
         self.remarks: list[str] = []
         self.classes = Classes(cascade, lambda access: whole(cascade, access, values))
+        self.tied = Tied.of(cascade, self.extents)
 
     def problem(self, mask: str | Pattern | None) -> Problem:
         """Read everything."""
@@ -154,6 +156,9 @@ class _Reader:
             self.remarks.append(f"{einsum.name}: its points are known only at run time; it is left out")
             return []
         factors = [factor for factor in _flattened(einsum.body) if any(True for _ in reads(factor))]
+        if len(factors) > 1 and einsum.name in self.tied.outside:
+            self.remarks.append(f"{einsum.name}: {self.tied.outside[einsum.name]}; it is left out")
+            return []
         return factors if len(factors) > 1 else []
 
     def _statement(self, einsum: Einsum, factors: list[Body]) -> Statement | None:
@@ -192,13 +197,12 @@ class _Reader:
     # Masks
 
     def _coupling(self, statements: list[Statement], mask: str | Pattern | None) -> Coupling | None:
-        conditions = self._conditions()
-        pair = next(iter(conditions)) if conditions else None
+        pair = self.tied.pair
         if mask is None:
             if pair is None:
                 return None
             row, column = self._oriented(pair, statements)
-            return Coupling(row, column, self._pattern(conditions[pair], row, column))
+            return Coupling(row, column, self._pattern(self.tied.conditions, row, column))
         row, column = find_scores(statements, self._scales(), self.cascade.name)
         if pair is not None:
             raise SpecError(
@@ -208,25 +212,6 @@ class _Reader:
         rows, columns = self._listed(row), self._listed(column)
         pattern = mask if not isinstance(mask, str) else named_mask(mask, rows, columns)
         return Coupling(row, column, pattern)
-
-    def _conditions(self) -> dict[frozenset[str], tuple[Comparison, ...]]:
-        """Comparisons of each Einsum by the pair of ranks that they tie; those of other forms are left out."""
-        found: dict[frozenset[str], dict[Comparison, None]] = {}
-        for einsum in self.cascade.einsums:
-            for condition in einsum.conditions:
-                if not isinstance(condition, Comparison):
-                    continue
-                ranks = frozenset(self.cascade.base(name) for name in condition.names if name in self.cascade.ranks)
-                if len(ranks) == 2 and all(name == self.cascade.base(name) for name in ranks & condition.names):
-                    found.setdefault(ranks, {})[condition] = None
-                elif einsum.reduced:
-                    raise SpecError(
-                        f"the condition '{condition}' of {einsum.name} does not tie two whole ranks; "
-                        "bounds do not cover it"
-                    )
-        if len(found) > 1:
-            raise SpecError(f"the conditions of {self.cascade.name} tie more than one pair of ranks")
-        return {pair: tuple(conditions) for pair, conditions in found.items()}
 
     def _pattern(self, conditions: tuple[Comparison, ...], row: str, column: str) -> Pattern:
         return pattern_of(conditions, row, column, self._listed(row), self._listed(column), self.values)

@@ -223,7 +223,7 @@ def _joined(
             if "mapper" in names:
                 raise error.located(key="--schedules") from None
             return replace(found, reason=f"{found.reason}; {error.message}")
-        return replace(found, reason="" if found.least is None and "mapper" in names else found.reason)
+        return replace(found, reason=f"{found.reason}; the mapper's search stands for it" if found.reason else "")
     return found
 
 

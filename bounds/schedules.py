@@ -13,15 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bounds.attention_schedules import Heads
+from bounds.attention_schedules import Heads, ring_length
 from bounds.composition import composed_schedules, core_schedules, passed_again, words_outside
 from bounds.heads import heads_of
 from bounds.named_schedules import SCHEDULES, Traffic, named_schedule
-from bounds.problem import Problem
+from bounds.problem import Problem, Statement
 from bounds.staircase import Staircase
 from einsum.errors import SpecError, nearest
 
 Floats = NDArray[np.float64]
+SEVERAL_SIZES = (
+    "tensors have words of several sizes: row tiles and rings count each at its own, other schedules all at the "
+    "largest, and named ones are not counted"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +97,48 @@ def find_schedules(problem: Problem, recompute: bool = True, written: bool = Fal
     times only those that do too.
     """
     heads = heads_of(problem)
-    used = {access.tensor for s in problem.statements for access in (*s.operands, s.output)}
-    widths = {problem.classes[name].width for name in used}
-    if isinstance(heads, Heads) and not problem.remarks and len(widths) == 1 and not words_outside(problem):
+    widths = {problem.classes[name].width for s in problem.statements for name in _tensors(s)}
+    if isinstance(heads, Heads) and not problem.remarks and not words_outside(problem):
         again = written and problem.statements[0].output.tensor in passed_again(problem)
-        width, best = widths.pop(), core_schedules(heads, recompute, again)
+        width, best = max(widths), core_schedules(heads, recompute, again)
         scaled = Staircase(best.footprint * width, best.words * width, best.origin, best.describe)
-        return Schedules(scaled, heads, width, "", least=float(scaled.footprint[0]))
+        if len(widths) == 1:
+            return Schedules(scaled, heads, width, "", least=float(scaled.footprint[0]))
+        mixed = scaled if again else Staircase.merged([*_of_several_widths(problem, heads), scaled])
+        return Schedules(mixed, None, 1.0, SEVERAL_SIZES, least=float(mixed.footprint[0]))
     composed = composed_schedules(problem, recompute, written)
     if isinstance(composed, str):
         # Of a core by itself that is too long, its own reason says more than that no group of it has a schedule.
         alone = isinstance(heads, str) and len(problem.statements) == 2 and heads.startswith("schedules are counted")
         return Schedules(None, None, 1.0, str(heads) if alone else composed)
     return Schedules(composed, None, 1.0, "", least=float(composed.footprint[0]))
+
+
+def _of_several_widths(problem: Problem, heads: Heads) -> list[Staircase]:
+    """Attention whose tensors differ in word size: rows of queries and outputs stay while keys and values pass word by
+    word, or keys and values while rows pass, each at its own size."""
+    first, second = problem.statements
+    size = {name: problem.classes[name].width for s in problem.statements for name in _tensors(s)}
+    largest = max(size.values())
+    values = next(a.tensor for a in second.operands if a.tensor != first.output.tensor)
+    keys, queries = sorted(first.operands, key=lambda a: not set(second.reduced) & set(a.loops))
+    row = heads.d * size[queries.tensor] + heads.dv * size[second.output.tensor]
+    column = heads.d * size[keys.tensor] + heads.dv * size[values]
+    tiles = heads.row_tiles
+    space = tiles.sizes * (row + (1 + heads.statistics) * largest) + 2 * largest
+    moved = heads.rows * row + tiles.needed * column
+    passing = Staircase.of(space, moved, lambda k: f"row tiles, Q and O resident {tiles.sizes[k]}x1")
+    length = ring_length(heads.pattern)
+    ring = Staircase.of(
+        [length * (column + largest) + 3 * largest],
+        [heads.rows * row + heads.columns * column],
+        lambda _: f"ring {length}",
+    )
+    return [part.scaled(heads.copies) for part in (passing, ring)]
+
+
+def _tensors(statement: Statement) -> list[str]:
+    return [access.tensor for access in (*statement.operands, statement.output)]
 
 
 def smallest_memory(problem: Problem, schedules: Schedules) -> tuple[float, str]:

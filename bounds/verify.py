@@ -40,8 +40,8 @@ def _segments(record: Record) -> float:
     length, full, rest = (record["segment"][name] for name in ("length", "full", "rest"))
     held = _chi(record, "first", length) + full * _chi(record, "later", record["memory_words"] + length)
     held += _chi(record, "last", record["memory_words"] + rest) if rest > 0 else 0.0
-    most = record["volume"] * (1 + SLACK)
-    _require(held <= most and full >= 0 <= rest <= length * (1 + SLACK), "the segments hold more than the volume")
+    fits = held <= record["volume"] * (1 + SLACK) and full >= 0 <= rest <= length * (1 + SLACK)
+    _require(fits, "the segments hold more than the volume")
     return float(length * (1 + full) + rest)
 
 
@@ -101,16 +101,20 @@ def _rank(rows: Sequence[Sequence[int]]) -> int:
 
 
 def _joint(record: Record) -> float:
-    """2 volume sqrt(w) / (spread sqrt(M)) - producers w elements."""
-    width, pull, felt = record["width"], record["pull"], Counter[str]()
-    per_charge = 2 * sqrt(width / record["memory_words"]) / record["spread"]
-    for a, b, weight in record["edges"]:
-        felt.update({a: weight * pull[b]})
-        felt.update({b: weight * pull[a]})
-    _require(all(0 < v <= record["spread"] * pull[a] * (1 + SLACK) for a, v in felt.items()), "eigenvalue too small")
+    """2 volume sqrt(w) / (spread sqrt(M)) - free w elements; phases 0 and 1 have any shares of the intermediate."""
+    names, share = sorted({name for edge in record["edges"] for name in edge[:2]}), np.arange(1, 1001) / 1000
+    felt = np.zeros((len(share), len(names), len(names)))
+    for a, b, weight, phase in record["edges"]:
+        for i, j in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
+            felt[:, i, j] += weight * np.sqrt(share[:: 1 - 2 * phase])
+    _require(record["spread"] >= np.max(np.linalg.eigvalsh(felt)) * (1 - SLACK), "eigenvalue too small")
+    enough = min(record["free"], record["rebuild"]) > max(phase for *_, phase in record["edges"])
+    _require(enough or record["kind"] == "input", "elements that nothing charges")
+    per_charge = 2 * sqrt(record["width"] / record["memory_words"]) / record["spread"]
     if record["label"] == "recompute-safe":
-        _require(record["fiber"] * per_charge >= width * (1 - SLACK), "recomputing pays at this memory")
-    return float(record["volume"] * per_charge - record["producers"] * width * record["elements"])
+        least = record["rebuild"] * record["width"] * (1 - SLACK)
+        _require(record["fiber"] * per_charge >= least, "recomputing pays at this memory")
+    return float(record["volume"] * per_charge - record["free"] * record["width"] * record["elements"])
 
 
 def _levels(record: Record) -> float:

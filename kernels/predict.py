@@ -82,12 +82,14 @@ def predict(
     for asked in ("window", "pattern"):
         if getattr(case, asked) and asked not in kernel.takes:
             raise SpecError(f"{case.kernel} has no {asked}")
+    if "pattern" in kernel.takes and not case.pattern:
+        raise SpecError(f"{case.kernel} needs a pattern, such as 'local-4+global-1@128'")
     given = {name: value for name in TILE if (value := getattr(case, name))}
     known = {**machine.variables, **case.fields(), "specialized": 0, **FORMS.get(case.variant, {})}
     tiles = [
-        {name: int(expression.number(known)) for name, expression in tile.items()}
-        for tile in kernel.tiles
-    ]
+        {name: int(expression.number(known)) for name, expression in tile.items() if name != "when"}
+        for tile in kernel.tiles if "when" not in tile or tile["when"].evaluate(known)
+    ]  # fmt: skip
     if all(name in given for tile in tiles for name in tile if tile[name]):
         return _predict_tile(case, kernel, machine, fidelity, form)
     best: Prediction | None = None

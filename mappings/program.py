@@ -173,6 +173,7 @@ class Residency:
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
     even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
     lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
+    in_turn  all instances compute at the same time, and load at the same time: the outermost resource idles meanwhile
     """
 
     teams: int = 1
@@ -188,6 +189,7 @@ class Residency:
     sharpness: float = np.inf
     even_share: float = 1.0
     lost_stages: float = 1.0
+    in_turn: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class StageLowering:
         }
         for name in {stage.on for stage in self.stages if stage.on is not None}:
             if name in self.machine.memories:
-                bandwidth = self.machine.memories[name].bandwidth_bytes_per_s
-                if np.all(np.isfinite(bandwidth)):
-                    peaks[name] = column(bandwidth)
+                memory = self.machine.memories[name]
+                if np.all(np.isfinite(memory.bandwidth_bytes_per_s)):
+                    peaks[name] = column(memory.bandwidth_bytes_per_s * memory.copies)
             elif name in self.machine.selectors:
                 peaks[name] = column(self.machine.selectors[name].clock_hz)
         return peaks

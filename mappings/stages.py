@@ -50,7 +50,7 @@ class Touch(Model):
     latest: Expression = Field(default=Expression.parse(0), description="Of these, how many are the last ones.")
     clustering: Expression = Field(
         default=Expression.parse(0),
-        description="Correlation with which vectors of a page are kept together; 0: every set is equally likely.",
+        description="Correlation of the scores by which vectors of a page are kept; 0: every set is equally likely.",
     )
     sets: Expression = Field(default=Expression.parse(1), description="Such sets in a tile: sequences x heads.")
 

@@ -194,6 +194,12 @@ class Grid:
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
+        self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
+        self.sharpness = self.near_sharpness = stream.residency.sharpness
+        if stream.residency.in_turn:  # nearer transfers are part of the outermost one
+            self.sharpness, self.near_sharpness = 1.0, np.inf
+        teams, in_flight = stream.residency.teams, stream.residency.in_flight
+        self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
         self.slowdown = 1.0
         tile_s: dict[str, Array] = {}
@@ -230,6 +236,7 @@ class Grid:
             whole = latency + float((rounds * self.counts).sum())
         else:
             whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
+        whole = max(whole, resident * float(sum(c.ahead_s * n for c, n in zip(self.costs, self.counts, strict=True))))
         slowdown = self._drooped(whole, resident)
         return rounds * slowdown, fills, whole * slowdown
 
@@ -240,10 +247,13 @@ class Grid:
         """
         near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else np.zeros(1)
         residency = self.residency
-        own_s = np.where(self.piped, bound_s(own_s, near, residency.sharpness), np.maximum(own_s, near))
+        own_s = np.where(self.piped, bound_s(own_s, near, self.near_sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
         streaming = np.maximum(own_s, outermost_s / residency.even_share)
-        return np.where(self.ahead, streaming, bound_s(own_s, outermost_s, residency.sharpness))
+        # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
+        lone_s = np.where(self.at_once, np.minimum(self.lone_s * self.slowdown * counts, own_s), own_s)
+        waiting = np.maximum(own_s, bound_s(lone_s, outermost_s, self.sharpness))
+        return np.where(self.ahead, streaming, waiting)
 
     def even_s(self, instances: int, slots: int) -> float:
         """Equal blocks: full waves, then one that fills the multiprocessors less."""
@@ -264,11 +274,11 @@ class Grid:
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
         near = max(shared.values(), default=0.0)
-        whole_s = self._bound(whole_s, near) if self.piped.any() else max(whole_s, near)
-        return self._bound(whole_s, outermost) if self.waiting else max(whole_s, outermost)
+        whole_s = self._bound(whole_s, near, self.near_sharpness) if self.piped.any() else max(whole_s, near)
+        return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
 
-    def _bound(self, own_s: float, shared_s: float) -> float:
-        return float(bound_s(np.array(own_s), np.array(shared_s), self.residency.sharpness))
+    def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:
+        return float(bound_s(np.array(own_s), np.array(shared_s), sharpness))
 
     def _in_step_s(self, rounds: Array, fills: Array, active: int) -> float:
         own = rounds * self.counts + fills * (self.counts > 0)

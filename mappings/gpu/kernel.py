@@ -51,6 +51,8 @@ class GridStep(Model):
     """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
+    piece: Expression = ZERO
+    """load, store: bytes that lie together in a trip; 0 where these are whole lines."""
     hot: bool = False
     """load: written a moment before, by this kernel or the one before it, and still in the L2."""
     m: Expression = ONE
@@ -162,7 +164,7 @@ class GpuKernel(Model):
     limits: dict[str, Expression] = {}
     """Conditions that a call must meet: what is wrong otherwise -> condition."""
     tiles: tuple[dict[str, Expression], ...] = ()
-    """Tiles to choose from where the call leaves them open."""
+    """Tiles to choose from where the call leaves them open; one with `when` only where that is true."""
     flops: Expression = ZERO
     """Operations on the tensor cores that the algorithm asks for, for a plain roofline."""
     bytes: Expression

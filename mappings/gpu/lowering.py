@@ -19,7 +19,8 @@ from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
-from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridLoop, GridStep
+from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
+from mappings.gpu.loops import crowding, meets
 from mappings.gpu.power import energies, power_limit
 from mappings.program import (
     Array,
@@ -35,6 +36,8 @@ from mappings.program import (
 )
 
 UNITS = ("tensor", "vector", "sfu", "shared", "port")
+LINE_BYTES = 128
+"""Of the caches: what a request to the L2 asks for at most (CUDA programming guide)."""
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 
@@ -119,7 +122,8 @@ class LaunchLowering:
         written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
         steps: list[Step] = []
-        self.crowding = [self._crowding(loop) for loop in self.launch.loops]
+        self.crowding = [crowding(loop, self.blocks, self.warps, self.gpu) for loop in self.launch.loops]
+        self.in_turn = self._in_turn()
         for index, loop in enumerate(self.launch.loops):
             previous: str | None = None
             for step in loop.steps:
@@ -140,7 +144,7 @@ class LaunchLowering:
             slots=self.slots,
             residency=Residency(
                 self.teams,
-                1 + int(launch_overlap(self.launch, self.blocks.env)),
+                1 + int(self.launch.overlap.number(self.blocks.env)),
                 None if self.uniform else self.trips,
                 self.gpu.block_launch,
                 self.gpu.block_latency,
@@ -152,6 +156,7 @@ class LaunchLowering:
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
                 1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
+                self.in_turn,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -240,32 +245,20 @@ class LaunchLowering:
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
         tensor = str(step.load or step.store)
-        moved = (
-            Traffic(read_bytes=self._at(index, dram_per_trip))
-            if load
-            else Traffic(write_bytes=self._at(index, dram_per_trip * (1 - retained)))
-        )
-        passed = (
-            Traffic(read_bytes=self._at(index, bytes_per_trip))
-            if load
-            else Traffic(write_bytes=self._at(index, bytes_per_trip))
-        )
+        way = "read_bytes" if load else "write_bytes"
+        moved = Traffic(**{way: self._at(index, dram_per_trip * (1 if load else 1 - retained))})
+        passed = Traffic(**{way: self._at(index, bytes_per_trip)})
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
-        asked = bytes_per_trip * (1 - pairs / 2)
+        piece = self.blocks.mean(step.piece)
+        crowd = max(1.0, LINE_BYTES / piece) if piece else 1.0  # a piece of a line is a request as a whole one is
+        asked = bytes_per_trip * (1 - pairs / 2 if crowd == 1 else 1.0)  # and is asked for by each
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
-        if prefetched:  # blocks that read the same wait together for the one that is first to ask
-            fresh = max(share, self.fresh.get(tensor, 1.0) if not step.again else share)
-            latency = gpu.l2_latency + fresh * (gpu.dram_first_latency - gpu.l2_latency)
-        else:
-            latency = gpu.l2_latency + share * (gpu.dram_latency - gpu.l2_latency) if load else 0.0
-            # What is asked for alone, later, waits without the queue of a whole block's requests.
-            later = gpu.l2_latency + share * (gpu.dram_first_latency - gpu.l2_latency)
-            latency += max(0.0, self.blocks.mean(step.batches) - 1) * later
+        latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
-        busy = bytes_per_trip / gpu.port_bandwidth
+        busy = bytes_per_trip * crowd / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
         if not prefetched:
@@ -298,20 +291,30 @@ class LaunchLowering:
         copied = sum(self.moved_bytes(step) for step in loads if self._prefetched(step, index))
         return float(min(1.0, self.gpu.copy_queue * self.totals[index] / max(copied, 1.0)))
 
-    def _crowding(self, loop: GridLoop) -> float:
-        """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
-        free_s = written = 0.0
-        word = self.blocks.env["word_bytes"]
-        for step in loop.steps:
-            if step.kind == "product":
-                m, n, k = (self.blocks.mean(value) for value in (step.m, step.n, step.k))
-                held = 0.0 if self.blocks.mean(step.held) else 1.0
-                read = word * k * (held * m + n * max(1.0, m / 64))
-                rate, _ = self.gpu.product_rate(m, self.warps, word)
-                free_s += max(0.0, 2 * m * n * k / rate - read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
-                written += word * k * n
-        needed_s = written / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
-        return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
+    def _latency(self, step: GridStep, index: int, share: float) -> float:
+        """Seconds until what a trip asks for is there; `share` of it comes from the memory."""
+        gpu = self.gpu
+        first, last = (latency - gpu.l2_latency for latency in (gpu.dram_first_latency, gpu.dram_latency))
+        # Blocks that walk over the same wait together for the one that is first to ask.
+        fresh = max(share, self.fresh.get(str(step.load), 1.0)) if not step.again else share
+        if self._prefetched(step, index):
+            if self.in_turn:  # within the time in which the tiles of all blocks are moved
+                return 0.0
+            return gpu.l2_latency + fresh * first + (share * (last - first) if self._met(index) else 0.0)
+        walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
+        # What is asked for alone, later, waits without the queue of a whole block's requests.
+        later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + share * first)
+        return gpu.l2_latency + (fresh if walked else share) * last + later
+
+    def _met(self, index: int) -> bool:
+        return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
+
+    def _in_turn(self) -> bool:
+        """Whether the memory idles while blocks compute: each is alone on its multiprocessor, waits once in a trip for
+        all of its loads, and by what it shares with others keeps step with them."""
+        alone = self.in_flight <= self.gpu.multiprocessors and 1 < self.stages <= self.gpu.lost_stages
+        loops = [loop for index, loop in enumerate(self.launch.loops) if self._met(index)]
+        return alone and not self.free and any(step.same for loop in loops for step in loop.steps)
 
     def _last(self, index: int) -> str:
         """The last step of a loop that computes."""
@@ -381,7 +384,8 @@ class LaunchLowering:
             first = sum(sizes[id(step)] for step in group if not step.again)
             # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
             live = max(first, own) / self.blocks.count * self.in_flight
-            lost = 1 - min(1.0, self.gpu.l2_usable / max(live, 1.0))
+            whole, none = self.gpu.l2_kept_whole, self.gpu.l2_kept_none
+            lost = min(1.0, max(0.0, (live - whole) / (none - whole)))
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
                 moved[id(step)] = sizes[id(step)] * share
@@ -392,8 +396,3 @@ class LaunchLowering:
         gpu = self.gpu
         dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
         return moved, dirty / written if written else 0.0
-
-
-def launch_overlap(launch: GridLaunch, env: Env) -> float:
-    """How many further tiles a team works on beside the newest one."""
-    return launch.overlap.number(env)

@@ -23,10 +23,13 @@ def energies(gpu: Gpu, word_bytes: float) -> dict[tuple[str, str], Array]:
 
 
 def power_limit(gpu: Gpu) -> PowerLimit | None:
-    """The limit for a kernel that runs again and again, with a read of `FLUSHED` times the L2 in between."""
+    """The limit for a kernel that runs again and again, with a read of `FLUSHED` times the L2 in between.
+
+    The limit holds for that read too: a faster memory does not take from the kernel what the read would draw beyond it.
+    """
     if gpu.power_limit_w <= 0:
         return None
     rate = gpu.dram_read_bandwidth
-    reading_w = gpu.idle_power_w + rate * (gpu.l2_byte_energy + gpu.dram_byte_energy)
+    reading_w = min(gpu.idle_power_w + rate * (gpu.l2_byte_energy + gpu.dram_byte_energy), gpu.power_limit_w)
     pause_s = FLUSHED * gpu.l2_capacity / rate
     return PowerLimit(gpu.power_limit_w, gpu.idle_power_w, gpu.energy_exponent, pause_s, reading_w)

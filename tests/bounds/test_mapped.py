@@ -23,8 +23,8 @@ def found_with(cascade: Cascade, sizes: dict[str, int], memory: np.ndarray):
     """The staircase, and each mapping that was found with its buffer's capacity in words."""
     kept = []
 
-    def find(plain, machine, *rest):
-        found = true_find(plain, machine, *rest)
+    def find(plain, machine, *rest, **more):
+        found = true_find(plain, machine, *rest, **more)
         kept.append((float(machine.evaluate({}).memories["fast"].capacity_bytes) / 2, found))
         return found
 

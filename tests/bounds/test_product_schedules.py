@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import product as cartesian
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bounds.product_schedules import Order, ProductTiling, product_schedules
+from bounds.reader import read_problem
+from einsum import Cascade
 from tests.bounds.machine import Machine
 from tests.bounds.test_soundness import product, product_problem
 from tests.bounds.traces import word_addresses
@@ -104,3 +107,20 @@ def test_a_square_product_comes_close_to_its_bound() -> None:
     gap = stairs.at(memory)[0] / lower_bound(problem, memory).words
     assert np.all(gap < 1.35)
     assert gap.min() < 1.06
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "memory"), [(5000, 3000, 700, 20_000), (10**5, 10**5, 10**5, 10**6), (777, 333, 1111, 4000)]
+)
+def test_no_rectangle_of_results_beats_what_is_found(m: int, n: int, k: int, memory: int) -> None:
+    """All rectangles of a x b results of every size, a column of one factor and one number of the other beside them."""
+    problem = read_problem(Cascade.load("matmul"), {"M": m, "N": n, "K": k})
+    found = product_schedules(problem, problem.statements[0])
+    assert found is not None
+    best = np.inf
+    for rows, columns in ((m, n), (n, m)):
+        a = np.arange(1, min(rows, memory // 3) + 1)
+        b = np.minimum(columns, (memory - 1 - a) // a)
+        a, b = a[b > 0], b[b > 0]
+        best = min(best, float((-(-columns // b) * rows * k - (-rows // a) * k * columns + rows * columns).min()))
+    assert found.at(np.array([float(memory)]))[0][0] <= best

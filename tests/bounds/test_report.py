@@ -242,6 +242,13 @@ def test_an_architecture_gives_memories_level_by_level() -> None:
     assert [row.fast_memory_words for row in report.rows] == sorted({int(b // 2) for b in report.memories.values()})
 
 
+def test_all_memory_of_a_machine_is_told_with_its_levels() -> None:
+    """An H100 has 132 x (228 KiB of shared memory + 256 KiB of registers) beside its 50 MiB of L2 (whitepaper)."""
+    report = run_bounds("attention-1pass", {"N": 512, "d": 64}, architecture="h100-sxm")
+    told = next(remark for remark in report.remarks if "--fast-memory" in remark).rpartition(" ")[2]
+    assert parse_memory_sizes(told)[0] >= (50 * 2**20 + 132 * (228 + 256) * 2**10) / 2
+
+
 def test_measurements_are_read_and_checked(tmp_path: Path) -> None:
     table = tmp_path / "measured.csv"
     table.write_text("name,traffic_bytes,fast_memory_bytes\nkernel,1.5 MiB,228 KiB\nother,3000000,\n")
@@ -254,9 +261,25 @@ def test_measurements_are_read_and_checked(tmp_path: Path) -> None:
     table.write_text("name,traffic_bytes\nkernel,-3\n")
     with pytest.raises(SpecError, match="line 2"):
         run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
-    table.write_text("kernel,bytes\n")
-    with pytest.raises(SpecError, match="name and traffic_bytes"):
-        run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
+    for text, message in (
+        ("kernel,bytes\n", "name and traffic_bytes"),
+        ("name,traffic_bytes,traffic_bytes\nkernel,1,2\n", "'traffic_bytes' twice"),
+        ("name,traffic_bytes\n", "no rows"),
+        ("name,traffic_bytes\nkernel,1,2\n", "more cells"),
+    ):
+        table.write_text(text)
+        with pytest.raises(SpecError, match=message):
+            run_bounds("attention-1pass", {"N": 512, "d": 64}, fast_memory="4096", measured=table)
+
+
+def test_batch_and_heads_that_are_not_given_are_one() -> None:
+    sizes = {"P": 30, "M": 70, "E": 16, "F": 8}
+    report, whole = (run_bounds("attention-1pass", s, fast_memory="4096") for s in (sizes, {**sizes, "B": 1, "H": 1}))
+    assert report.rows == whole.rows
+    with pytest.raises(SpecError, match="'E'"):
+        run_bounds("attention-1pass", {"P": 30, "M": 70}, fast_memory="4096")
+    with pytest.raises(SpecError, match="N stands for no size"):
+        run_bounds("attention-native-sparse", {"N": 4096, "d": 64}, fast_memory="4096")
 
 
 def test_a_bad_run_leaves_no_report_behind(tmp_path: Path) -> None:
@@ -303,9 +326,13 @@ def test_the_mapper_is_a_schedule_by_name_and_covers_what_closed_forms_do_not() 
         einsums: ["S[p,m] = Q[p,f] * K[m,f]", "O[p,e] = S[p,m] * V[m,e]"]
         """
     )
-    report = analyse(mixed, {"P": 64, "M": 64, "E": 16}, [200.0, 2000.0, 20000.0])
-    assert all(row.best_schedule.startswith("mapper: ") and row.gap >= 1 for row in report.rows)
-    assert report.rows[-1].gap == 1.0
+    alone, mapped = (
+        analyse(mixed, {"P": 64, "M": 64, "E": 16}, [200.0, 2000.0, 20000.0], schedules=names).rows
+        for names in ([], ["mapper"])
+    )
+    for closed, row in zip(alone, mapped, strict=True):  # row tiles at the words' own sizes beat what the mapper finds
+        assert closed.lower_bound_words <= closed.best_schedule_words <= row.schedules["mapper"].words
+    assert alone[-1].gap == 1.0
     with pytest.raises(SpecError, match="schedules"):
         analyse("attention-3pass", sizes, [300.0], schedules=["maper"])
 

@@ -13,10 +13,12 @@ from bounds.named_schedules import SCHEDULES, named_schedule
 from bounds.pattern import Intervals
 from bounds.problem import Access, Problem, Statement, ValueClass
 from bounds.product_schedules import product_schedules
+from bounds.reader import read_problem
 from bounds.verify import verify
+from einsum import Cascade
 from tests.bounds.cases import attention_problem, random_case
 from tests.bounds.exact import attention_sums, least_io, matmul_sums
-from tests.bounds.traces import attention_traces, least_words, statement_traces
+from tests.bounds.traces import attention_traces, backward_trace, least_words, statement_traces
 
 
 def memories(generator: np.random.Generator, smallest: int, largest: float, count: int = 4) -> np.ndarray:
@@ -130,6 +132,58 @@ def check_latent(seed: int) -> None:
         verify(certificate)
 
 
+def check_shared_input(seed: int) -> None:
+    """Two products that read the same matrix: any order of the product with both matrices side by side."""
+    generator = np.random.default_rng([seed, 6])
+    m, k, first, second = (int(n) for n in generator.integers(1, 8, 4))
+    plain = Access.plain
+    sizes = {"X": m * k, "A": k * first, "B": k * second, "O": m * first, "P": m * second}
+    classes = {n: ValueClass(n, "output" if n in "OP" else "input", size) for n, size in sizes.items()}
+    statements = (
+        Statement("O", plain("O", "ma"), (plain("X", "mk"), plain("A", "ka"))),
+        Statement("P", plain("P", "nb"), (plain("X", "nk"), plain("B", "kb"))),
+    )
+    problem = Problem("both", {"m": m, "n": m, "k": k, "a": first, "b": second}, classes, statements)
+    memory = memories(generator, 3, m * k)
+    bound = lower_bound(problem, memory)
+    whole = product(m, first + second, k)
+    for trace in statement_traces(whole, whole.statements[0], generator, 3):
+        for at in range(memory.size):
+            assert bound.words[at] <= least_words(trace, {"C"}, int(memory[at]))
+    for certificate in bound.certificates:
+        verify(certificate)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_schedule_of_products_that_share_an_input_beats_the_bound(seed: int) -> None:
+    check_shared_input(seed)
+
+
+def check_backward(seed: int) -> None:
+    generator = np.random.default_rng([seed, 5])
+    rows, columns = (int(n) for n in generator.integers(2, 6, 2))
+    d, dv = (int(n) for n in generator.integers(2, 9, 2))
+    size = {"B": 1, "H": 1, "P": rows, "M": columns, "E": d, "F": dv}
+    problem = read_problem(Cascade.load("attention-backward"), size)
+    memory = memories(generator, 6, rows * d, 3)
+    bound, once = (lower_bound(problem, memory, label) for label in ("recompute-safe", "no-recompute"))
+    values = sum(v.elements for name, v in problem.classes.items() if name in {"GM", "SD", "DL"})  # not in the trace
+    for _ in range(2):
+        trace = backward_trace(rows, columns, d, dv, generator)
+        again = any(word[0] == "S" and word[-1] for operands, _ in trace for word in operands)
+        for k in range(memory.size):
+            words = least_words(trace, {"DQ", "DK", "DV"}, int(memory[k])) + values
+            assert bound.words[k] <= words
+            assert again or once.words[k] <= words
+    for certificate in (*bound.certificates, *once.certificates):
+        verify(certificate)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_backward_pass_beats_the_bound(seed: int) -> None:
+    check_backward(seed)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_no_schedule_of_keys_that_hold_the_values_beats_the_bound(seed: int) -> None:
     check_latent(seed)
@@ -153,6 +207,9 @@ def test_no_schedule_beats_the_bound_on_five_thousand_problems(part: int) -> Non
     for seed in range(1000 + 30 * part, 1030 + 30 * part):
         check_product(seed)
         check_latent(seed)
+    for seed in range(1000 + 10 * part, 1010 + 10 * part):
+        check_backward(seed)
+        check_shared_input(seed)
 
 
 def product(m: int, n: int, k: int) -> Problem:

@@ -107,6 +107,69 @@ def _attention_trace(keys, rows: int, columns: int, d: int, dv: int, generator) 
     return trace
 
 
+def backward_trace(rows: int, columns: int, d: int, dv: int, generator: np.random.Generator) -> list[Operation]:
+    """One order of attention's backward pass: tiles in steps that each take some of the five products, or all at once.
+
+    Scores are S, their gradients D, and G, made of both, is what gives the gradients of queries and keys. Versions of
+    them are made one after another where the order computes them again.
+    """
+    height, width = (int(generator.integers(1, n + 1)) for n in (rows, columns))
+    tiles = [
+        (range(a, min(a + height, rows)), range(b, min(b + width, columns)))
+        for a in range(0, rows, height)
+        for b in range(0, columns, width)
+    ]
+    if generator.random() < 0.5:
+        tiles.sort(key=lambda tile: (tile[1][0], tile[0][0]))
+    inner = generator.permutation(3)
+    trace: list[Operation] = []
+
+    def product(tile, size: int, words: Callable[[int, int, int], Operation]) -> None:
+        points = sorted(
+            ((i, j, x) for i in tile[0] for j in tile[1] for x in range(size)), key=lambda p: [p[k] for k in inner]
+        )
+        trace.extend(words(*p) for p in points)
+
+    def scores(tile, v: int) -> None:
+        product(tile, d, lambda i, j, x: ((("Q", i, x), ("K", j, x)), ("S", i, j, v)))
+
+    def gradients(tile, v: int) -> None:
+        product(tile, dv, lambda i, j, x: ((("DO", i, x), ("V", j, x)), ("D", i, j, v)))
+        trace.extend(((("S", i, j, v), ("D", i, j, v)), ("G", i, j, v)) for i in tile[0] for j in tile[1])
+
+    outputs = {
+        "DV": lambda tile, v: product(tile, dv, lambda i, j, x: ((("S", i, j, v), ("DO", i, x)), ("DV", j, x))),
+        "DQ": lambda tile, v: product(tile, d, lambda i, j, x: ((("G", i, j, v), ("K", j, x)), ("DQ", i, x))),
+        "DK": lambda tile, v: product(tile, d, lambda i, j, x: ((("G", i, j, v), ("Q", i, x)), ("DK", j, x))),
+    }
+    style = generator.choice(["at once", "spilled", "again", "two passes"])
+    if style == "at once":
+        for tile in tiles:
+            scores(tile, 0)
+            if generator.random() < 0.5:
+                outputs["DV"](tile, 0)
+                gradients(tile, 0)
+            else:
+                gradients(tile, 0)
+                outputs["DV"](tile, 0)
+            outputs["DQ"](tile, 0)
+            outputs["DK"](tile, 0)
+    elif style == "spilled":
+        for step in (scores, gradients, *outputs.values()):
+            for tile in tiles:
+                step(tile, 0)
+    else:
+        groups = [["DQ"], ["DK", "DV"]] if style == "two passes" else [["DV"], ["DQ"], ["DK"]]
+        for v, group in enumerate(groups):
+            for tile in sorted(tiles, key=lambda tile: tile[0][0] if group == ["DQ"] else tile[1][0]):
+                scores(tile, v)
+                if group != ["DV"]:
+                    gradients(tile, v)
+                for name in group:
+                    outputs[name](tile, v)
+    return trace
+
+
 def statement_traces(
     problem: Problem, statement: Statement, generator: np.random.Generator, count: int
 ) -> list[list[Operation]]:

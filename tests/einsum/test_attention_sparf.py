@@ -34,18 +34,22 @@ def sparf(inputs: dict[str, Array], **sizes: int) -> dict[str, Array]:
     return run(Cascade.load("attention-sparf"), {**inputs, "VB": means}, {"J": inputs["Q"].shape[2], **sizes})
 
 
-def head(inputs: dict[str, Array], place: tuple[int, ...], r: int, k: int, latest: int) -> Array:
-    """SparF of one head as its paper words it, step by step."""
-    q, keys, values = inputs["Q"][place], inputs["KC"][place[:2]], inputs["VC"][place[:2]]
-    channels = np.argsort(-np.abs(q), kind="stable")[:r]
-    scores = keys[:, channels] @ q[channels] / np.sqrt(np.abs(q[channels]).sum() / np.abs(q).sum())
-    s = np.exp(scores - scores.max())
-    s /= s.sum()
-    order = [m for m in np.argsort(-s, kind="stable") if m < len(s) - latest]
-    tokens = [*range(len(s) - latest, len(s)), *order][:k]
-    exact = np.exp(keys[tokens] @ q)
-    alpha = s[tokens].sum()
-    return np.asarray(alpha * exact @ values[tokens] / exact.sum() + (1 - alpha) * values.mean(axis=0))
+def group(inputs: dict[str, Array], place: tuple[int, ...], r: int, k: int, latest: int) -> list[Array]:
+    """SparF of the queries that share a head of keys, step by step; one query is the paper's algorithm."""
+    queries, keys, values = (inputs[name][place] for name in ("Q", "KC", "VC"))
+    channels = np.argsort(-np.abs(queries).sum(axis=0), kind="stable")[:r]
+    shares = []
+    for q in queries:
+        scores = keys[:, channels] @ q[channels] / np.sqrt(np.abs(q[channels]).sum() / np.abs(q).sum())
+        s = np.exp(scores - scores.max())
+        shares.append(s / s.sum())
+    order = [m for m in np.argsort(-sum(shares), kind="stable") if m < len(keys) - latest]
+    tokens = [*range(len(keys) - latest, len(keys)), *order][:k]
+    found = []
+    for q, s in zip(queries, shares, strict=True):
+        exact, alpha = np.exp(keys[tokens] @ q), s[tokens].sum()
+        found.append(alpha * exact @ values[tokens] / exact.sum() + (1 - alpha) * values.mean(axis=0))
+    return found
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -62,12 +66,13 @@ def test_sparf_that_keeps_everything_is_dense_attention() -> None:
     np.testing.assert_allclose(found["AV"], dense(inputs), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("heads", [1, 2, 5])
 @pytest.mark.parametrize(("r", "k", "latest"), [(2, 8, 2), (4, 16, 4), (16, 5, 0), (3, 20, 20)])
-def test_sparf_is_its_published_algorithm(r: int, k: int, latest: int) -> None:
-    inputs = operands(2)
+def test_sparf_is_its_published_algorithm(r: int, k: int, latest: int, heads: int) -> None:
+    inputs = operands(2, J=heads)
     found = sparf(inputs, R=r, NK=k, NW=latest)["AV"]
-    for place in np.ndindex(2, 3, 2):
-        np.testing.assert_allclose(found[place], head(inputs, place, r, k, latest), rtol=1e-9, atol=1e-12)
+    for place in np.ndindex(2, 3):
+        np.testing.assert_allclose(found[place], group(inputs, place, r, k, latest), rtol=1e-9, atol=1e-12)
 
 
 def test_the_latest_tokens_are_always_kept() -> None:

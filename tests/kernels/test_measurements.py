@@ -17,7 +17,7 @@ from kernels.plan import MeasurementPlan
 
 FOLDER = Path(kernels.__file__).parent / "measurements"
 PLANS = {"h100-sxm": "gpu-validation", "h100-sxm-holdout": "holdout", "h200-sxm": "gpu-validation",
-         "h200-sxm-holdout": "holdout"}  # fmt: skip
+         "h200-sxm-holdout": "holdout", "h100-sxm-drawn": "drawn"}  # fmt: skip
 # Datasheets: memory bandwidth in bytes/s, dense fp16 in FLOP/s (H100 SXM: NVIDIA H100 datasheet; H200: NVIDIA H200
 # datasheet), fp8 twice that.
 BANDWIDTH = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
@@ -77,7 +77,7 @@ def test_no_row_beats_the_hardware(name: str) -> None:
         assert row.ms_p10 is not None and row.ms_p90 is not None and row.ms_p10 <= row.ms <= row.ms_p90
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", sorted(PLANS.keys() - {"h100-sxm-drawn"}))
 def test_counters_see_each_input_read_and_each_output_written(name: str) -> None:
     counted = {case: row for case, row in rows_of(name).items() if row.dram_read_bytes is not None}
     assert len(counted) >= 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def test_a_window_that_a_kernel_has_not_is_refused(kernel: str, field: str) -> N
         predict(case, H100)
 
 
+def test_blocks_that_nobody_lists_are_asked_for() -> None:
+    case = Case("block_sparse", heads=8, kv_heads=8, q_len=1024, kv_len=1024, head_dim=64)
+    with pytest.raises(SpecError, match="needs a pattern, such as"):
+        predict(case, H100)
+
+
 def test_rates_are_those_of_the_format() -> None:
     """Whitepapers: TF32 has half the rate of fp16; the A100 has no fp8, the V100 neither bf16 nor fp8."""
     half, full = (predict(replace(PRODUCT, dtype=dtype), H100).roofline_s for dtype in ("fp16", "fp32"))
@@ -78,3 +85,26 @@ def test_long_rows_of_no_attention_take_no_memory() -> None:
 def test_a_tile_that_one_warp_cannot_hold_is_refused() -> None:
     with pytest.raises(SpecError, match=r"a thread would need 1,7\d\d registers and has 255"):
         predict(replace(ATTENTION, head_dim=128, block_m=128, block_n=128, warps=1, stages=2), H100)
+
+
+@pytest.mark.parametrize("machine", ["h100-sxm", "h200-sxm"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("matmul", q_len=1000, kv_len=300, head_dim=512, block_m=64, block_n=64, block_k=32, warps=4, stages=4),
+        Case("softmax", heads=16, q_len=257, kv_len=257, dtype="fp32"),
+        Case("copy", heads=32, q_len=8192, batch=4, head_dim=128),
+        Case("flash_decode", heads=32, kv_heads=8, batch=4, kv_len=32768, head_dim=128),
+    ],
+    ids=lambda case: case.kernel,
+)
+def test_a_faster_memory_slows_no_kernel_that_it_bounds(machine: str, case: Case) -> None:
+    """Also where the reading between two runs, which clears the cache, would draw more than the limit by itself."""
+    described = Architecture.load(machine)
+    rates = {name: rate for name, rate in described.evaluate({}).variables.items() if name.startswith("dram_")}
+    rates = {name: float(rate) for name, rate in rates.items() if name.endswith("_bandwidth")}
+    times = [
+        predict(case, described.evaluate({name: rate * more for name, rate in rates.items()})).time_s
+        for more in (1.0, 1.2, 1.5, 2.0, 3.0)
+    ]
+    assert all(later <= sooner * 1.001 for sooner, later in pairwise(times))

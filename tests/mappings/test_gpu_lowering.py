@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,36 @@ def test_occupancy_follows_registers_shared_memory_and_warps(h100: EvaluatedArch
     assert gpu.occupancy(16, 16, 0) == 4
     with pytest.raises(SpecError, match="shared memory"):
         gpu.occupancy(4, 32, 300_000)
+
+
+LIMITS = {
+    "h100-sxm": (64, 32, 228, 1),
+    "h200-sxm": (64, 32, 228, 1),
+    "a100-sxm-40gb": (64, 32, 164, 1),
+    "a100-sxm-80gb": (64, 32, 164, 1),
+    "v100-sxm": (64, 32, 96, 0),
+    "rtx-4090": (48, 24, 100, 1),
+    "a6000": (48, 16, 100, 1),
+}
+"""Warps, blocks, KiB of shared memory, KiB of it that each block takes for the system (CUDA programming guide)."""
+REGISTERS, SHARED_KIB = (24, 40, 64, 96, 128, 168, 255), (0, 9, 24, 33, 48, 95)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_occupancy_is_that_of_the_vendors_calculator(name: str) -> None:
+    """The rules of cuda_occupancy.h: registers by warp in units of 256, warps in fours, shared memory by block."""
+    most_warps, most_blocks, shared_kib, reserved_kib = LIMITS[name]
+    gpu = Gpu.of(Architecture.load(name).evaluate({}))
+    for warps, registers, used_kib in product((1, 2, 4, 7, 8, 16), REGISTERS, SHARED_KIB):
+        of_registers = 65536 // (-(-registers * 32 // 256) * 256) // 4 * 4 // warps
+        of_shared = shared_kib // (used_kib + reserved_kib) if used_kib + reserved_kib else most_blocks
+        blocks = min(most_blocks, most_warps // warps, of_registers, of_shared)
+        if blocks:
+            assert gpu.occupancy(warps, registers, used_kib * 1024) == blocks
+        else:
+            with pytest.raises(SpecError):
+                gpu.occupancy(warps, registers, used_kib * 1024)
+    assert gpu.occupancy(4, 32, (shared_kib - reserved_kib) * 1024) == 1  # all of it for one block
 
 
 def test_a_machine_that_is_no_gpu_is_refused() -> None:

@@ -5,7 +5,6 @@ InstInfer / InstAttention (arXiv 2409.04992): OPT-13B, 1024 tokens in, 1024 out.
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 from math import comb
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
-from scipy.stats import betabinom
+from scipy.integrate import quad
+from scipy.stats import norm
 
 from einsum.expressions import Expression
 from explorer.experiment import Experiment, run_experiment
@@ -25,7 +24,6 @@ from workloads import Workload
 BATCHES = np.array([4, 8, 16, 32, 64, 128, 256])
 SYSTEMS = ("gpu-only", "deepspeed-host", "flexgen-ssd", "instcsd-dense", "instcsd-sparf")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-DATA = Path(__file__).parents[1] / "data"
 
 
 @cache
@@ -59,54 +57,16 @@ def test_sparf_reads_the_published_bytes_from_flash() -> None:
     assert read / dense == pytest.approx(0.527, rel=0.02)
 
 
-def measured_clustering() -> dict[str, float]:
-    """The correlation that gives the pages that SparF's tokens touched in each model, a sixteenth of them kept."""
-    lines = (DATA / "attention-clustering.csv").read_text().splitlines()
-    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    rows = [row for row in rows if row["context"] == "text" and row["one_of"] == "16"]
-
-    def excess(together: float, kept: float, touched: float) -> float:
-        rest = 1 / together - 1
-        return float(betabinom.sf(0, 16, kept * rest, (1 - kept) * rest)) - touched
-
-    found = {}
-    for model in {row["model"] for row in rows}:
-        of_model = [row for row in rows if row["model"] == model]
-        shares = tuple(np.mean([float(row[key]) for row in of_model]) for key in ("kept", "touched"))
-        found[model] = float(brentq(excess, 1e-3, 0.9, args=shares))
-    return found
-
-
-def test_channels_lie_together_as_measured() -> None:
-    """Shares of pairs that hold one of an eighth of the channels, in two models; the default is their mean."""
-    lines = (DATA / "channel-clustering.csv").read_text().splitlines()
-    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    found = {}
-    for model in {row["model"] for row in rows}:
-        touched = np.mean([float(row["touched"]) for row in rows if row["model"] == model and row["group"] == "2"])
-        found[model] = (1 - touched - (7 / 8) ** 2) / (7 / 64)  # none of two: (1 - p)^2 + correlation p (1 - p)
-    assert float(np.mean(list(found.values()))) == pytest.approx(0.09, abs=0.005)
-    assert all(0.03 < together < 0.15 for together in found.values())
-
-
-def test_sparf_reads_about_the_published_bytes_by_measured_clustering() -> None:
-    """Nothing published enters: 5 % less with SmolLM2's clustering, 10 % more with Gemma's, 3 % with their mean."""
-    measured = measured_clustering()
-    assert float(np.mean(list(measured.values()))) == pytest.approx(0.10, abs=0.005)
+def test_single_measured_models_read_about_the_published_bytes() -> None:
+    """With the correlations of one model at a time (tests/architectures/test_pages.py) the reads are up to 8 % off."""
+    measured = {"SmolLM2": (0.44, 0.12), "Gemma-3": (0.25, 0.31), "Qwen2.5-Coder": (0.42, 0.17)}
     reads = {
-        together: at("instcsd-sparf", 64, clustering=together).traffic_bytes["csd"]["total"]["read"][0] / 40
-        for together in (0.10, *measured.values())
+        model: at("instcsd-sparf", 64, clustering=tokens, channel_clustering=channels).traffic_bytes["csd"]["total"]
+        for model, (tokens, channels) in measured.items()
     }
-    assert reads[0.10] == pytest.approx(1085.65e9, rel=0.03)
-    assert min(reads.values()) < 1085.65e9 < max(reads.values()) < 1.13 * 1085.65e9
-
-
-def test_speedups_follow_from_measured_clustering_too() -> None:
-    dense, flexgen = latency_s("instcsd-dense", 256), latency_s("flexgen-ssd", 64)
-    assert flexgen / latency_s("instcsd-sparf", 64, clustering=0.10) == pytest.approx(11.1, rel=0.1)
-    assert dense / latency_s("instcsd-sparf", 256, clustering=0.10) == pytest.approx(2.08, rel=0.1)
-    one, twenty = (latency_s("instcsd-sparf", 256, clustering=0.10, drives=drives) for drives in (1, 20))
-    assert one / twenty == pytest.approx(7.29, rel=0.1)
+    found = [float(read["read"][0]) / 40 for read in reads.values()]
+    assert min(found) < 1085.65e9 < max(found)
+    assert found == pytest.approx([1085.65e9] * 3, rel=0.09)
 
 
 def test_sparf_writes_keys_twice() -> None:
@@ -260,6 +220,16 @@ def read_of(name: str, model: str, **settings: Any) -> float:
     return float(sum(found[at][tensor]["read"][0] for at in parts for tensor in tensors if tensor in found[at]))
 
 
+def unread_pages(tokens: int, kept: int, together: float) -> float:
+    """Share of pages of 16 tokens without one whose score is among the largest, by quadrature over the page's part."""
+
+    def missed(z: float) -> float:
+        of_page = norm.cdf((together**0.5 * z - norm.isf(kept / tokens)) / (1 - together) ** 0.5)
+        return norm.pdf(z) * np.prod([max(tokens * (1 - of_page) - place, 0) / (tokens - place) for place in range(16)])
+
+    return float(quad(missed, -8, 8, epsabs=1e-12)[0])
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize(("model", "layers", "heads"), [("opt-6.7b", 32, 32), ("llama-2-70b", 80, 8)])
 def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
@@ -267,7 +237,6 @@ def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
 ) -> None:
     """L = 1020, ten tokens, three sequences: every step reads all that is there by then, 256 bytes of each key."""
     sizes = {"B": 3, "clustering": 0.3, "channel_clustering": 0} if name == "instcsd-sparf" else {"B": 3}
-    group = {"opt-6.7b": 1, "llama-2-70b": 8}[model]
     total = 0.0
     for t in range(1020, 1030):
         if name == "instcsd-sparf":
@@ -275,11 +244,10 @@ def test_reads_of_growing_contexts_are_those_of_a_loop_over_tokens(
             old, drawn = t - kept // 4, kept - kept // 4
             full, waiting = old // 16, t % 16
             window = t // 16 - full
-            added = 0.3 * old / 0.7 - 1
-            missed = float(betabinom.pmf(0, 16, drawn / added, (old - drawn) / added))
+            missed = unread_pages(old, drawn, 0.3)
             channels = 64 * (1 - comb(126, 16) / comb(128, 16)) * -(-t // 1024)  # a page has 1024 tokens of two
             pages = channels + 2 * (full * (1 - missed) + window)
-            total += 3 * layers * heads * group * (pages * 4096 + 2 * waiting * 256)
+            total += 3 * layers * heads * (pages * 4096 + 2 * waiting * 256)
         else:
             total += 3 * layers * heads * t * 2 * 256
     tolerance = 1e-9 if name == "instcsd-sparf" else 0
@@ -306,15 +274,34 @@ def test_other_models_follow_without_another_number() -> None:
         ("opt-6.7b", {}),
         ("llama-2-13b", {}),
         ("llama-2-70b", {"gpus": 3}),
+        ("falcon-7b", {}),
     ):  # 64 is no multiple of 3
         times = {
             name: simulate(mapping=name, workload=model, settings={"B": 64, **settings}).latency_s[0]
             for name in ("flexgen-ssd", "instcsd-dense", "instcsd-sparf")
         }
-        assert times["flexgen-ssd"] > times["instcsd-dense"]
-        if model != "llama-2-70b":  # eight heads share keys there, and each selects its own pages
+        assert times["instcsd-dense"] > 1.8 * times["instcsd-sparf"]
+        if model not in ("llama-2-70b", "falcon-7b"):  # 8 and 71 queries share keys there: the drive's kernels decide
             assert times["flexgen-ssd"] / times["instcsd-dense"] == pytest.approx(6.2, rel=0.05)
             assert times["instcsd-dense"] / times["instcsd-sparf"] == pytest.approx(1.95, rel=0.05)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_more_sequences_take_no_less_time(name: str) -> None:
+    """Up to as many as there are GPUs, and multiples of them."""
+    found = simulate(mapping=name, workload="opt-30b", settings={"B": np.array([1, 2, 3, 4, 8, 64]), "gpus": 4})
+    assert (np.diff(found.latency_s) >= -1e-9 * found.latency_s[1:]).all()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_no_part_of_several_copies_works_more_than_all_the_time(name: str) -> None:
+    """Four GPUs: the share of time that one of them moves bytes, from the bytes of all of them."""
+    result = simulate(mapping=name, workload="llama-2-70b", settings={"B": 4, "gpus": 4})
+    assert all(0 <= share[0] <= 1 + 1e-9 for share in result.utilization.values())
+    if name != "deepspeed-host":
+        moved = result.traffic_bytes["gpu_memory"]["total"]
+        seconds = (moved["read"][0] + moved["write"][0]) / (4 * 768e9)
+        assert result.utilization["gpu_memory"][0] == pytest.approx(seconds / result.latency_s[0], rel=1e-6)
 
 
 def test_two_gpus_work_at_a_time_when_parts_of_the_batch_follow_one_another() -> None:

@@ -1,12 +1,15 @@
 """Where the tokens and channels lie that SparF's first step selects, in language models whose weights a package holds.
 
-Writes tests/data/attention-clustering.csv and tests/data/channel-clustering.csv. Every decoder of text with trained
-weights and full attention that the package lists show is measured; none is left out for what it gives. The default
-`clustering` of a workload follows by one rule, fixed before the last model was measured:
+Writes the files of tests/data that are named below. Every decoder of text with trained weights and full attention that
+the package lists show is measured; none is left out for what it gives. The default `clustering` of a workload follows
+by one rule, fixed before the last model was measured:
 
-    a model's clustering is the correlation at which pages.Layout's urn touches as many of the older pages of 16 tokens
-    as the model's queries do, t/16 kept, over all texts, contexts, layers and heads that attend to everything;
+    a model's clustering is the correlation at which pages.Layout touches as many of the older pages of 16 tokens as the
+    model's queries do, t/16 kept, over all texts, contexts, layers and heads that attend to everything;
     the default is the plain mean over models, to two digits. Channels: the same with pairs, E/8 kept.
+
+Layout was an urn when the rule was fixed. It became the threshold model because urns that touch as many pages at t/16
+touch 7 to 11 % too many at t/8 in these data, and thresholds 1 % (tests/architectures/test_pages.py).
 
 Run beside an installation of torch (minutes a model on two cores, 10 GB of memory for the largest):
 
@@ -205,9 +208,19 @@ def head_rows(name: str, records: list[Record]) -> Iterator[list[str]]:
             yield [name, str(layer), str(head), *(f"{value:.4f}" for value in values)]
 
 
+def context_rows(name: str, records: list[Record]) -> Iterator[list[str]]:
+    """Of each context, over all texts, layers and heads, a sixteenth kept."""
+    sets = [found for record in records for (part, _), found in record.tokens.items() if part == 16]
+    for place, context in enumerate(CONTEXTS):
+        pages, kept, _, touched, *_ = np.sum([found[place].sum(1) for found in sets], axis=0)
+        values = (kept / pages / TOKENS_OF_A_PAGE, touched / pages)
+        yield [name, str(context), *(f"{value:.4f}" for value in values)]
+
+
 FILES = {
     "attention-clustering.csv": "model,text,one_of,kept,correlation,touched,pages,head_10,head_50,head_90",
     "attention-clustering-heads.csv": "model,layer,head,kept,touched",
+    "attention-clustering-contexts.csv": "model,context,kept,touched",
     "channel-clustering.csv": "model,text,group,touched",
 }
 
@@ -230,6 +243,7 @@ def main(wheels: Path, books: Path, names: list[str]) -> None:
                 rows["channel-clustering.csv"].append([weights.name, text, str(group), f"{share:.4f}"])
             print(weights.name, text, f"perplexity {perplexity:.2f}", flush=True)
         rows["attention-clustering-heads.csv"].extend(head_rows(weights.name, records))
+        rows["attention-clustering-contexts.csv"].extend(context_rows(weights.name, records))
     for file, header in FILES.items():
         write(DATA / file, header.split(","), rows[file], names)
 

@@ -1,0 +1,32 @@
+"""What the steps of a thread block's loop do to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from architectures.gpu import Gpu
+from mappings.gpu.blocks import Blocks
+from mappings.gpu.kernel import GridLoop, GridStep
+
+
+def meets(loop: GridLoop, prefetched: Callable[[GridStep], bool]) -> bool:
+    """Whether a trip waits once for all of its loads: they run ahead, and its only product needs them."""
+    loads = [step for step in loop.steps if step.kind == "load"]
+    products = sum(step.kind == "product" for step in loop.steps)
+    return products == 1 and bool(loads) and all(prefetched(load) for load in loads)
+
+
+def crowding(loop: GridLoop, blocks: Blocks, warps: int, gpu: Gpu) -> float:
+    """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
+    free_s = written = 0.0
+    word = blocks.env["word_bytes"]
+    for step in loop.steps:
+        if step.kind == "product":
+            m, n, k = (blocks.mean(value) for value in (step.m, step.n, step.k))
+            held = 0.0 if blocks.mean(step.held) else 1.0
+            read = word * k * (held * m + n * max(1.0, m / 64))
+            rate, _ = gpu.product_rate(m, warps, word)
+            free_s += max(0.0, 2 * m * n * k / rate - read / gpu.shared_bytes_per_cycle / gpu.clock_hz)
+            written += word * k * n
+    needed_s = written / gpu.shared_bytes_per_cycle / gpu.clock_hz
+    return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
