@@ -7,7 +7,10 @@ is. The limits of residency are those of NVIDIA's occupancy calculator.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import log2
 from typing import Any
+
+import numpy as np
 
 from architectures.evaluated import EvaluatedArchitecture
 from einsum.errors import SpecError
@@ -39,6 +42,7 @@ class Gpu:
     fp32_lanes: float
     sfu_lanes: float
     shared_bytes_per_cycle: float
+    copy_queue: float
     group_mma: float
     tensor_flops_per_cycle: float
     tensor_fp8_ratio: float
@@ -46,6 +50,10 @@ class Gpu:
     group_efficiency: float
     sync_efficiency: float
     group_wait_cycles: float
+    group_vector_share: float
+    group_sfu_share: float
+    sync_vector_share: float
+    sync_sfu_share: float
     sync_step_cycles: float
     shared_latency_cycles: float
     dram_read_bandwidth: float
@@ -54,6 +62,8 @@ class Gpu:
     dram_latency: float
     dram_first_latency: float
     dram_ramp: float
+    dram_line_share: float
+    dram_half_line_share: float
     dram_sharpness: float
     dram_even_share: float
     lost_stages: float
@@ -141,6 +151,17 @@ class Gpu:
         """Cycles that a multiprocessor takes for lane operations: of all kinds, and of those with lanes of their own,
         which work side by side."""
         return max(issue / self.issue_lanes, half / self.half_lanes, sfu / self.sfu_lanes, fp32 / self.fp32_lanes)
+
+    def piece_share(self, piece_bytes: float) -> float:
+        """The part of the DRAM's bandwidth that reads reach of which so many bytes lie together; 0 stands for many.
+
+        Between the measured sizes by the logarithm; below half a line every halving is a request as large as before.
+        """
+        if not piece_bytes:
+            return 1.0
+        halvings = log2(256 / piece_bytes)
+        shares = (1.0, self.dram_line_share, self.dram_half_line_share)
+        return float(np.interp(halvings, (0, 1, 2), shares)) / 2 ** max(0.0, halvings - 2)
 
     def format_ratio(self, word_bytes: float) -> float:
         """Rate of products of words of so many bytes over that of 16-bit ones; 4 bytes are multiplied as TF32."""

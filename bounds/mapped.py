@@ -9,6 +9,8 @@ masked cascade too, and the only one where no nest of loops can be costed under 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import floor
 from typing import Any
@@ -63,16 +65,17 @@ def mapper_schedules(
 
 
 def _found(plain: Cascade, masked: Cascade, machine: Architecture, sizes: Mapping[str, Any]) -> Found:
-    """The mapping with the least traffic, of those that leave out tiles under the mask and those that do not."""
+    """The mapping with the least traffic: found under the mask, or found without and run under it, or without it."""
     cost = partial(_cost, plain, machine, sizes) if any(einsum.conditions for einsum in plain.einsums) else None
     dense = find(plain, machine, None, "dram", sizes, evaluate=cost)
     if masked == plain:
         return dense
-    try:
-        sparse = find(masked, machine, None, "dram", sizes, evaluate=partial(_cost, masked, machine, sizes))
-    except SpecError:
-        return dense
-    return min(sparse, dense, key=lambda one: one.dram_bytes)
+    cost, found = partial(_cost, masked, machine, sizes), [dense]
+    with suppress(SpecError):  # too many tiles to list
+        found.append(replace(dense, dram_bytes=cost(dense.mapping).dram_bytes))
+    with suppress(SpecError):  # nothing fits
+        found.append(find(masked, machine, None, "dram", sizes, evaluate=cost))
+    return min(found, key=lambda one: one.dram_bytes)
 
 
 def _cost(cascade: Cascade, machine: Architecture, sizes: Mapping[str, Any], plan: Plan) -> Cost:

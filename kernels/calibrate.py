@@ -30,6 +30,7 @@ RESIDENT_BYTES = tuple(MIB * size for size in (1, 2, 4, 8, 12, 16, 20, 24, 28, 3
 CHASE_BYTES = (16 * 2**10, 64 * 2**10, 128 * 2**10, *(MIB * size for size in (1, 4, 8, 16, 24, 32, 48, 128, 1024)))
 LINE_BYTES = 128
 STREAM_BYTES = 256 * MIB
+ROWS_BYTES = 2048 * MIB
 CHASE_STEPS = 2048
 GRAPH_RUNS = 20
 SUSTAINED = TimingPlan(target_ms=300, min_repetitions=20, max_repetitions=400)
@@ -110,6 +111,7 @@ class _Calibration:
         yield "memory", self.memory
         yield "resident", self.resident
         yield "concurrency", self.concurrency
+        yield "dram_pieces", self.dram_pieces
         yield "arithmetic", self.arithmetic
         yield "tensor_tiles", self.tensor_tiles
         yield "matmul", self.matmuls
@@ -186,6 +188,21 @@ class _Calibration:
             timing, moved = self._stopwatch.time(run, SHORT), run()
             rate = moved / timing.ms * 1e3
             yield {"blocks": blocks, "warps": 4, "bytes": moved, **times(timing), "bytes_per_s": rate}
+
+    def dram_pieces(self) -> Iterator[Fact]:
+        """Reading rows by thread blocks that walk along them: how much of the bandwidth pieces of a size reach."""
+        torch = self._torch
+        for row_bytes in (4096, 8192, 16384, 32768):
+            source = torch.zeros((ROWS_BYTES // row_bytes, row_bytes // 2), dtype=torch.float16, device="cuda")
+            sums = torch.empty(source.shape[0], dtype=torch.float32, device="cuda")
+            for tile_bytes in (8192, 16384, 32768):
+                for piece_bytes in (64, 128, 256, 512, 1024, 2048):
+                    tile = {"rows": tile_bytes // piece_bytes, "piece": piece_bytes // 2}
+                    runs = {n: self._bound(self._kernels.read_rows, source, sums, **tile, warps=n) for n in (4, 8)}
+                    timings = {warps: self._stopwatch.time(run, SHORT) for warps, run in runs.items()}
+                    warps, timing = min(timings.items(), key=lambda item: item[1].ms)
+                    fact: Fact = {"row_bytes": row_bytes, "tile_bytes": tile_bytes, "piece_bytes": piece_bytes}
+                    yield {**fact, "warps": warps, **times(timing), "bytes_per_s": ROWS_BYTES / timing.ms * 1e3}
 
     def arithmetic(self) -> Iterator[Fact]:
         """exp2, FP32 multiply-add and maximum, fp16 conversion: on registers, with every SM full of warps."""

@@ -80,6 +80,7 @@ class Step:
     traffic       (memory level, tensor) -> bytes moved by one execution
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
     work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
+    takes         resource -> part of its time that the step takes while it is busy, without waiting for it
     """
 
     name: str
@@ -91,6 +92,7 @@ class Step:
     actions: Mapping[tuple[str, str], Array | float] = field(default_factory=dict)
     work: Mapping[str, Array | float] = field(default_factory=dict)
     slack_s: float = 0.0
+    takes: Mapping[str, float] = field(default_factory=dict)
     beside: str = ""
 
 
@@ -171,7 +173,6 @@ class Residency:
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
     even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
     lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
-    in_turn  all instances compute at the same time, and load at the same time: the outermost resource idles meanwhile
     """
 
     teams: int = 1
@@ -187,7 +188,6 @@ class Residency:
     sharpness: float = np.inf
     even_share: float = 1.0
     lost_stages: float = 1.0
-    in_turn: bool = False
 
 
 @dataclass(frozen=True)

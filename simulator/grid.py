@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
+from simulator.residence import residence_s
 
 WAIT_ROUNDS = 5
 """How often a tile's time and what it waits for its loads are computed from each other."""
@@ -40,6 +41,9 @@ class ClassCost:
     aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
     beside_s, beside_latency_s   of the steps that run beside it
     filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
+    late_s     what it is known to wait for loads
+    taken_s, behind_s    seconds that its work at other stations, and what it leaves aside there, take of a station
+    crossing_s  what the work that one team leaves behind takes while another in step needs the station
     forks_s    steps that start together, each with its busy seconds; the next waits for all of them
     """
 
@@ -55,37 +59,47 @@ class ClassCost:
     beside_latency_s: float = 0.0
     filled_s: float = 0.0
     beside_filled_s: float = 0.0
+    late_s: float = 0.0
+    taken_s: Mapping[str, float] = field(default_factory=dict)
+    behind_s: Mapping[str, float] = field(default_factory=dict)
+    crossing_s: float = 0.0
     forks_s: tuple[Mapping[str, float], ...] = ()
 
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
         what of them it waits for loads."""
-        seconds = self._tile_s(self.latency_s, blocks, teams, in_flight)
+        seconds = self._tile_s(self.late_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
         wait, covered, late = self.fill_s(blocks), self.stages - self.lost_stages, 0.0
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(self.latency_s + in_flight * late, blocks, teams, in_flight)
+            seconds = self._tile_s(in_flight * late, blocks, teams, in_flight)
         return max(seconds, blocks * self.ahead_s), late
 
-    def _tile_s(self, latency_s: float, blocks: int, teams: int, in_flight: int) -> float:
-        """The same, for given latencies."""
+    def _tile_s(self, late_s: float, blocks: int, teams: int, in_flight: int) -> float:
+        """The same, for what a tile waits for its loads."""
+        latency_s = self.latency_s + late_s
         if teams == in_flight == 1:
             return self._alone_s(latency_s, blocks, 1)
-        apart = self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
         if teams == 1 or self.free:
-            return apart
-        return (self._alone_s(latency_s, blocks * in_flight, 1) / in_flight + apart) / 2
+            return self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
+        in_step = self._alone_s(latency_s, blocks * in_flight, 1) / in_flight
+        if late_s > 0 and in_flight == 1:  # all teams of a block wait for the same loads, and begin the tile together
+            return in_step
+        return (in_step + self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight) / 2
 
     def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
         beside_latency_s = self.beside_latency_s
         if parts == 1:
-            latency_s, beside_latency_s = latency_s - self.filled_s, beside_latency_s - self.beside_filled_s
-        all_paths = (self.demand_s, self.aside_s, self.beside_s, *self.forks_s)
+            latency_s += self.crossing_s - self.filled_s
+            beside_latency_s -= self.beside_filled_s
+        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
         names = dict.fromkeys(name for path in all_paths for name in path)
         paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
-        return residence_s(paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[3:])
+        return residence_s(
+            paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[5:], paths[3], paths[4]
+        )
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -94,58 +108,27 @@ class ClassCost:
 
 def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
     """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
-    paths: tuple[dict[str, float], ...] = ({}, {}, {})
-    stages, beside_latency, filled, beside_filled = 1.0, 0.0, 0.0, 0.0
+    paths: tuple[dict[str, float], ...] = ({}, {}, {}, {}, {})
+    stages, beside_latency, filled, beside_filled, crossing = 1.0, 0.0, 0.0, 0.0, 0.0
     forks: list[Mapping[str, float]] = []
-    for cost, count, late in zip(costs, counts, late_s, strict=True):
-        for path, part in zip(paths, (cost.demand_s, cost.aside_s, cost.beside_s), strict=True):
+    for cost, count in zip(costs, counts, strict=True):
+        parts = (cost.demand_s, cost.aside_s, cost.beside_s, cost.taken_s, cost.behind_s)
+        for path, part in zip(paths, parts, strict=True):
             for name, seconds in part.items():
                 path[name] = path.get(name, 0.0) + count * seconds
-        latency_s += count * (cost.latency_s + late)
+        latency_s += count * cost.latency_s
         beside_latency += count * cost.beside_latency_s
         filled += count * cost.filled_s
         beside_filled += count * cost.beside_filled_s
+        crossing += count * cost.crossing_s
         forks += [{name: count * seconds for name, seconds in fork.items()} for fork in cost.forks_s if count > 0]
         stages = max(stages, cost.stages)
     free = any(cost.free for cost in costs)
     return ClassCost(
         paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
         beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled, forks_s=tuple(forks),
+        late_s=float((counts * late_s).sum()), taken_s=paths[3], behind_s=paths[4], crossing_s=crossing,
     )  # fmt: skip
-
-
-def residence_s(
-    demands_s: Sequence[float],
-    latency_s: float,
-    customers: int,
-    aside_s: Sequence[float] = (),
-    beside_s: Sequence[float] = (),
-    beside_latency_s: float = 0.0,
-    forks_s: Sequence[Sequence[float]] = (),
-) -> float:
-    """Time of one round of a closed network of queues with a delay, by mean value analysis.
-
-    A customer may leave work at stations (`aside_s`) and go on beside it (`beside_s`); the round ends with the longer.
-    It may also ask several stations at once (`forks_s`), and wait for the last.
-    """
-    stations = len(demands_s)
-    aside, beside = (list(values) or [0.0] * stations for values in (aside_s, beside_s))
-    forked = [sum(fork[place] for fork in forks_s) for place in range(stations)]
-    total, queue = 0.0, [0.0] * stations
-    for count in range(1, customers + 1):
-        slower = [1 + waiting for waiting in queue]
-        chain, left, past = (
-            sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
-        )
-        chain += sum(max(part * slow for part, slow in zip(fork, slower, strict=True)) for fork in forks_s)
-        total = latency_s + chain + max(left, beside_latency_s + past)
-        if total == 0:
-            return 0.0
-        queue = [
-            (here + then + meanwhile + part) * slow * count / total
-            for here, then, meanwhile, part, slow in zip(demands_s, aside, beside, forked, slower, strict=True)
-        ]
-    return total
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -212,7 +195,7 @@ class Grid:
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
-        self.sharpness = 1.0 if stream.residency.in_turn else stream.residency.sharpness
+        self.sharpness = stream.residency.sharpness
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
@@ -244,7 +227,8 @@ class Grid:
         teams, in_flight = self.residency.teams, self.residency.in_flight
         found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
         rounds, late = (np.array(values) for values in zip(*found, strict=True))
-        fills = np.array([cost.fill_s(resident) for cost in self.costs])
+        # A loop's first tile waits for its first loads, and not for loads that a tile before it asks for.
+        fills = np.array([cost.fill_s(resident) for cost in self.costs]) - late
         latency = self.residency.setup_s + float(fills[self.counts > 0].sum())
         if in_flight > 1:
             whole = latency + float((rounds * self.counts).sum())
@@ -335,6 +319,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     transfer = ahead = ahead_latency = 0.0
     forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
     stages, path = 1.0, 0
+    taken: dict[str, float] = {}
+    behind: dict[str, float] = {}
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
         if _distance(step) > 0:
@@ -347,6 +333,9 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
         place = 1 if left else path
         work = forks.get(step.beside or step.name, paths[place])
         work[step.resource] = work.get(step.resource, 0.0) + busy
+        for name, part in step.takes.items():
+            into = behind if left else taken
+            into[name] = into.get(name, 0.0) + part * busy
         if step.traffic:  # transfers are asked for together
             transfer = max(transfer, delay)
         else:
@@ -354,10 +343,11 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
+    crossed = [min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items()]
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
-        tuple(forks.values()),
+        forks_s=tuple(forks.values()), taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
     )  # fmt: skip
 
 

@@ -53,6 +53,23 @@ def stream(source: Any, sink: Any, *, blocks: int, block_n: int, warps: int) -> 
     return 4 * chunks * blocks * block_n
 
 
+@triton.jit(do_not_specialize=["columns"])
+def _read_rows(source_ptr, sums_ptr, columns, ROWS: tl.constexpr, PIECE: tl.constexpr):
+    """Each thread block reads its rows piece by piece."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((ROWS, PIECE), tl.float32)
+    for first in tl.range(0, columns, PIECE):
+        places = rows[:, None].to(tl.int64) * columns + (first + tl.arange(0, PIECE))[None, :]
+        total += tl.load(source_ptr + places).to(tl.float32)
+    tl.store(sums_ptr + rows, tl.sum(total, 1))
+
+
+def read_rows(source: Any, sums: Any, *, rows: int, piece: int, warps: int) -> None:
+    """Sums of the rows of `source` (fp16), `rows` of them in a thread block and `piece` of their elements at a time."""
+    grid = (triton.cdiv(source.shape[0], rows),)
+    launch(_read_rows, grid, source, sums, source.shape[1], ROWS=rows, PIECE=piece, warps=warps, stages=1)
+
+
 @triton.jit
 def _fill(target_ptr, count, value, BLOCK_N: tl.constexpr):
     places = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -57,3 +57,15 @@ class Blocks:
         """An expression's mean over the blocks."""
         value = expression.evaluate(self.env)
         return float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
+
+
+class LoopOrder:
+    """Tiles of a block: its loops one after another."""
+
+    def __init__(self, trips: Array) -> None:
+        self.trips = trips
+
+    def __call__(self, point: int, instance: int, limit: int | None = None) -> Any:
+        """See `program.TileOrder`."""
+        trips = self.trips[min(instance, len(self.trips) - 1)]
+        return np.repeat(np.arange(trips.size, dtype=np.int32), trips.astype(np.int64))[:limit]

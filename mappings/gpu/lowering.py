@@ -17,7 +17,7 @@ from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
-from mappings.gpu.blocks import Blocks, Env
+from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
 from mappings.gpu.loops import crowding, meets
@@ -35,7 +35,7 @@ from mappings.program import (
     Traffic,
 )
 
-UNITS = ("tensor", "vector", "shared", "port")
+UNITS = ("tensor", "vector", "sfu", "shared", "port")
 LINE_BYTES = 128
 """Of the caches: what a request to the L2 asks for at most (CUDA programming guide)."""
 SAMPLED_WAVES = 12
@@ -123,7 +123,6 @@ class LaunchLowering:
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
         steps: list[Step] = []
         self.crowding = [crowding(loop, self.blocks, self.warps, self.gpu) for loop in self.launch.loops]
-        self.in_turn = self._in_turn()
         for index, loop in enumerate(self.launch.loops):
             previous: str | None = None
             for step in loop.steps:
@@ -139,7 +138,7 @@ class LaunchLowering:
             name=self.launch.launch,
             steps=tuple(steps),
             counts=(self.totals / self.blocks.count).reshape(1, -1),
-            order=_Order(self.trips),
+            order=LoopOrder(self.trips),
             instances=self.blocks.count,
             slots=self.slots,
             residency=Residency(
@@ -156,7 +155,6 @@ class LaunchLowering:
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
                 1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
-                self.in_turn,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -193,6 +191,12 @@ class LaunchLowering:
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
+        # Accumulators and operands pass where vector instructions take theirs from.
+        gpu = self.gpu
+        lanes, special = (
+            (gpu.group_vector_share, gpu.group_sfu_share) if wide else (gpu.sync_vector_share, gpu.sync_sfu_share)
+        )
+        made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
         if not wide:
             along_m = max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
@@ -204,18 +208,26 @@ class LaunchLowering:
         return [made[0], *(replace(part, beside=name) for part in made[1:])]
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
-        """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows."""
+        """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows.
+
+        Latencies, those of reductions too, are time in which other teams in step go on.
+        """
         gpu = self.gpu
         values = (step.issue, step.half, step.sfu, step.fp32, step.shared)
         issue, half, sfu, fp32, shared = (self.blocks.mean(value) for value in values)
-        busy = gpu.lane_cycles(issue, half, sfu, fp32) / gpu.clock_hz
+        busy = gpu.lane_cycles(issue, half, 0.0, fp32) / gpu.clock_hz
+        special = sfu / gpu.sfu_lanes / gpu.clock_hz
         # A warp alone goes at the pace that the compiler wrote into the code; others use the time in between.
         pace = gpu.instruction_pace if step.pace is None else self.blocks.mean(step.pace)
         lone = pace * issue / (32 * self.warps) / gpu.clock_hz
-        slack = max(0.0, lone - busy / self.teams)
+        slack = max(0.0, lone - max(busy, special) / self.teams)
         latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
-        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=slack)]
+        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=latency)]
+        if special > 0:
+            both = min(busy, special)  # a warp waits for each unit in turn, but for what others do there meanwhile
+            step_sfu = self._step(f"{name} sfu", "sfu", index, special, -both / self.teams, (Dependence(name),))
+            made.append(replace(step_sfu, slack_s=both * (1 - 1 / self.teams)))
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -243,33 +255,39 @@ class LaunchLowering:
         asked = bytes_per_trip * (1 - pairs / 2 if crowd == 1 else 1.0)  # and is asked for by each
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
-        dram_busy = dram_per_trip * (1 if load else 1 - retained) / rate
+        dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
         busy = bytes_per_trip * crowd / gpu.port_bandwidth
         # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
         if not prefetched:
             busy = max(busy, active * l2_busy)
+        far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
-            self._step(
-                f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), {("DRAM", tensor): moved},
-                {("DRAM", "byte"): dram_per_trip},
-            ),
+            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]  # fmt: skip
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             if self.free:  # a copy engine writes while the products leave the shared memory time
                 written *= self.crowding[index]
-            made.append(self._step(f"{name} shared", "tensor" if self.free else "shared", index, written, 0.0, after))
+            posted = written / 2 * self._queued(index)
+            unit = "tensor" if self.free else "shared"
+            made.append(self._step(f"{name} shared", unit, index, written, -posted, after))
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            made.append(self._step(f"{name} shared", "shared", index, passing, 0.0, after))
-            after = (Dependence(f"{name} shared"),)
-        return [
-            *made,
-            self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed}),
-        ]
+            posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
+            made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
+        return [*made, self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})]
+
+    def _queued(self, index: int) -> float:
+        """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
+        if self.free or any(bool(self.blocks.mean(step.aside)) for step in self.launch.loops[index].steps):
+            return 0.0  # beside products that are left behind, addresses come no faster
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads if self._prefetched(step, index))
+        return float(min(1.0, self.gpu.copy_queue * self.totals[index] / max(copied, 1.0)))
 
     def _latency(self, step: GridStep, index: int, share: float) -> float:
         """Seconds until what a trip asks for is there; `share` of it comes from the memory."""
@@ -279,7 +297,7 @@ class LaunchLowering:
         fresh = max(share, self.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first
-            if self._met(index) and not self.in_turn:  # for the last of a whole tile's lines
+            if self._met(index):  # for the last of a whole tile's lines
                 waited += share * (last - first)
             return gpu.l2_latency + waited
         walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
@@ -289,13 +307,6 @@ class LaunchLowering:
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
-
-    def _in_turn(self) -> bool:
-        """Whether the memory idles while blocks compute: each is alone on its multiprocessor, waits once in a trip for
-        all of its loads, and by what it shares with others keeps step with them."""
-        alone = self.in_flight <= self.gpu.multiprocessors and 1 < self.stages <= self.gpu.lost_stages
-        loops = [loop for index, loop in enumerate(self.launch.loops) if self._met(index)]
-        return alone and not self.free and any(step.same for loop in loops for step in loop.steps)
 
     def _last(self, index: int) -> str:
         """The last step of a loop that computes."""
@@ -377,15 +388,3 @@ class LaunchLowering:
         gpu = self.gpu
         dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
         return moved, dirty / written if written else 0.0
-
-
-class _Order:
-    """Tiles of a block: its loops one after another."""
-
-    def __init__(self, trips: Array) -> None:
-        self.trips = trips
-
-    def __call__(self, point: int, instance: int, limit: int | None = None) -> Any:
-        """See `program.TileOrder`."""
-        trips = self.trips[min(instance, len(self.trips) - 1)]
-        return np.repeat(np.arange(trips.size, dtype=np.int32), trips.astype(np.int64))[:limit]

@@ -169,7 +169,7 @@ class Executor(Oracle):
         for at in aligned:
             for einsum in einsums:
                 point = tuple(at[rank] for rank in einsum.ranks)
-                value = self._value(einsum.body, einsum, point, near, local, (*key, einsum.name))
+                value = self._value(einsum.body, einsum, point, near, local, key)  # Einsums of a leaf share reads
                 self._store((einsum.name, self.element(einsum.output, einsum, point)), value, einsum, holds, local)
                 assert point not in self.done[einsum.name]
                 self.done[einsum.name].add(point)

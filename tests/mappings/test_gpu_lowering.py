@@ -76,6 +76,15 @@ def test_products_of_single_warps_run_at_their_rate_on_a_gpu_that_has_warp_group
     assert products[0] / products[1] == pytest.approx(892 / 614, rel=0.02)
 
 
+def test_pieces_of_rows_reach_a_part_of_the_bandwidth(h100: EvaluatedArchitecture) -> None:
+    """Measured: 1.93, 2.75 and 2.96 TB/s with 64, 128 and 256 bytes of a row at a time."""
+    gpu = Gpu.of(h100)
+    assert [gpu.piece_share(size) for size in (0, 4096, 256)] == [1, 1, 1]
+    assert gpu.piece_share(128) == pytest.approx(2.75 / 2.96, rel=0.01)
+    assert gpu.piece_share(64) == pytest.approx(1.93 / 2.96, rel=0.01)
+    assert gpu.piece_share(128) > gpu.piece_share(90) > gpu.piece_share(64) == 2 * gpu.piece_share(32)
+
+
 def test_occupancy_follows_registers_shared_memory_and_warps(h100: EvaluatedArchitecture) -> None:
     gpu = Gpu.of(h100)
     assert gpu.occupancy(8, 128, 0) == 2
@@ -125,3 +134,40 @@ def test_what_a_kernel_cannot_take_is_refused(h100: EvaluatedArchitecture) -> No
         lower(GpuKernel.load("flash-decode"), h100, SIZES)
     with pytest.raises(SpecError, match="unknown GPU kernel 'flash-atention'"):
         GpuKernel.load("flash-atention")
+
+
+@pytest.mark.parametrize(
+    "head_dim, block_m, block_n, warps, stages, cycles",
+    [
+        (64, 64, 32, 4, 4, 1488), (64, 64, 64, 4, 2, 2238), (64, 64, 128, 4, 3, 2277), (64, 128, 64, 4, 3, 2245),
+        (64, 128, 64, 8, 3, 2077), (64, 128, 128, 8, 2, 3076), (128, 32, 64, 4, 2, 3798), (128, 64, 64, 4, 2, 2274),
+        (128, 64, 128, 4, 2, 3077), (128, 128, 64, 4, 3, 2645), (128, 128, 64, 8, 2, 2602), (128, 128, 64, 8, 3, 1962),
+        (128, 128, 128, 8, 2, 4348), (256, 128, 64, 8, 2, 4021), (32, 64, 64, 4, 3, 1931),
+    ],
+)  # fmt: skip
+def test_a_trip_of_fused_attention_takes_the_cycles_that_a_profiler_counted(
+    head_dim: int, block_m: int, block_n: int, warps: int, stages: int, cycles: float
+) -> None:
+    """Cycles of a warp in one trip of the loop, by samples of each instruction (Nsight Compute, H100), where blocks
+    fill the multiprocessors; 8 batches of 16 heads or more, 2048 keys or more."""
+    fixed = dict.fromkeys(("clock_hz", "tensor_clock_hz", "peak_clock_hz"), 1.755e9)
+    machine = Architecture.load("h100-sxm").evaluate({**fixed, "clock_droop": 0, "power_limit_w": 0})
+    sizes = {**SIZES, "batch": 8, "heads": 32, "kv_heads": 32, "head_dim": head_dim}
+    tile = {"block_m": block_m, "block_n": block_n, "warps": warps, "stages": stages}
+    times = []
+    for length in (4096, 8192):
+        program = lower(GpuKernel.load("flash-attention"), machine, {**sizes, **tile, "q_len": 4096, "kv_len": length})
+        (stream,) = program.phases[0].streams
+        assert stream.slots is not None
+        rounds = int(stream.instances) / (132 * int(stream.slots))
+        times.append(float(evaluate(program).latency_s[0]) / rounds)
+    found = (times[1] - times[0]) / (4096 / block_n) * 1.755e9
+    assert found == pytest.approx(cycles, rel=0.12)
+
+
+def test_a_thread_that_lacks_registers_loads_them_in_each_trip(h100: EvaluatedArchitecture) -> None:
+    """128 x 64 by 4 warps at 128 columns lacks registers (read off the code: 24 spilled), by 8 warps it does not."""
+    kernel = GpuKernel.load("flash-attention")
+    for warps, lacks in ((4, True), (8, False)):
+        env = {**h100.variables, **SIZES, "head_dim": 128, "block_m": 128, "warps": warps, "stages": 3}
+        assert (resolve(kernel.variables, env)["lacking"] > 0) is lacks

@@ -76,6 +76,22 @@ def test_free_teams_are_faster_than_teams_that_meet() -> None:
     assert met == pytest.approx((free + 2.1) / 2)
 
 
+def test_teams_that_wait_for_the_same_loads_are_in_step() -> None:
+    """By hand: both teams wait 3 s for the tile's loads and begin together; no work of one fills that wait."""
+    tile = ClassCost({"tensor": 1.0, "vector": 1.0}, 0.1, 0.0, 3.0, 2, lost_stages=2.0, filled_s=0.05)
+    seconds, late = tile.round_s(1, 2)
+    assert late == pytest.approx(3.0, rel=0.05) and seconds == pytest.approx(1.0 + 1.0 + 0.1 - 0.05 + late)
+
+
+def test_what_is_taken_in_passing_delays_only_others() -> None:
+    """By hand: 1 s of products, which take half of the vector lanes meanwhile, and 1 s on these lanes."""
+    assert residence_s([1.0, 1.0], 0.0, 1, taken_s=[0.0, 0.5]) == 2.0
+    # The second finds half a customer's work at each station, and a quarter of the lanes taken; its products wait for
+    # half of their part of the lanes.
+    assert residence_s([1.0, 1.0], 0.0, 2, taken_s=[0.0, 0.5]) == pytest.approx(1.5 + 1.75 + 0.25)
+    assert residence_s([1.0, 0.0], 0.0, 50, taken_s=[0.0, 0.5]) == pytest.approx(50.0)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1e-5, 1e-2), st.floats(0.0, 20.0), st.floats(0.5, 1.0))
 def test_the_clock_falls_until_the_limit_is_met(seconds: float, dynamic_j: float, clock: float) -> None:
