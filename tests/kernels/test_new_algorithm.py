@@ -25,10 +25,10 @@ def predicted_ms(row: dict[str, str]) -> float:
 
 
 def test_an_algorithm_that_nobody_described_is_predicted() -> None:
-    """30 rows: 9.7 % on average as predicted before they were measured, 6.7 % since the model of products changed."""
+    """30 rows: 9.7 % on average as predicted before they were measured, 5.4 % with the model as it is now."""
     with (EXAMPLE / "measured.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     errors = np.array([predicted_ms(row) / float(row["ms"]) - 1 for row in rows])
     assert len(errors) == 30
-    assert np.abs(errors).mean() < 0.10
+    assert np.abs(errors).mean() < 0.08
     assert np.abs(errors).max() < 0.25
