@@ -68,7 +68,8 @@ def _matmul_tile(draw: random.Random, shape: Row) -> Row | None:
     few = shape["q_len"] < 64
     tile = _choices(
         draw, block_m=[16, 32, 64] if few else [64, 128, 128, 256],
-        block_n=[32, 64, 128] if few else [64, 128, 128, 256], block_k=[32, 64, 64, 128], warps=[4, 8], stages=[2, 3, 4, 5],
+        block_n=[32, 64, 128] if few else [64, 128, 128, 256], block_k=[32, 64, 64, 128],
+        warps=[4, 8], stages=[2, 3, 4, 5],
     )  # fmt: skip
     word = 1 if shape.get("dtype") == "fp8" else 2
     shared = tile["stages"] * (tile["block_m"] + tile["block_n"]) * tile["block_k"] * word
