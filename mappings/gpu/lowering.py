@@ -180,7 +180,8 @@ class LaunchLowering:
         busy = 2 * m * n * k * repeat / rate
         held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
-            read = word * k * (held * m + n * max(1.0, m / 64))
+            parts = n / (self.blocks.mean(step.columns) or n)
+            read = word * k * repeat * (held * m * parts + n * max(1.0, m / 64))
             busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
         cycles = self.blocks.mean(step.latency)
         if wide:
