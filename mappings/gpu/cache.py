@@ -7,6 +7,7 @@ usable capacity has room for.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array
+
+LEADER_WAITS = 0.125
+"""Part of its time that a block takes longer while it is the first to ask: small, and of no influence else, since who
+follows whom, and by how much, is told by multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,36 @@ def fetched_bytes(
 def wave_bytes(access: Access, in_flight: int) -> float:
     """Bytes that the waves of `in_flight` blocks ask for, each byte once in a wave."""
     return float(union_bytes(access, np.arange(access.blocks) // max(in_flight, 1)).sum())
+
+
+def leading_share(access: Access, places: int) -> float | None:
+    """The part of what blocks read, as many at a time as there are places, for which they wait longer: nobody has asked
+    for it before. None where blocks with the same key do not begin at the same row.
+
+    A block that starts behind another on the same rows finds them in the L2, until it has caught up. Those that do are
+    done earlier, and so are the blocks that start where they end: after the first waves few blocks lead.
+    """
+    shape = (access.ranges, access.blocks)
+    first, last = access.first.reshape(shape), access.last.reshape(shape)
+    begin = np.where(last > first, first, np.inf).min(axis=0)
+    rows = np.where(last > first, last, -np.inf).max(axis=0) - begin
+    reads = np.isfinite(begin)
+    key = access.key.reshape(shape)[0]
+    if not access.shared or not reads.any() or np.ptp(begin[reads]) > 0:
+        return None
+    ends = [0.0] * min(places, access.blocks)
+    led: dict[int, tuple[float, float]] = {}  # for each key when its leader started, and how far it goes
+    waited = 0.0
+    for part, many in zip(key[reads].tolist(), rows[reads].tolist(), strict=True):
+        start, slower = ends[0], 1 + LEADER_WAITS
+        led_from, led_rows = led.get(part, (start, 0.0))
+        end = max(start + many, led_from + min(many, led_rows) * slower + max(0.0, many - led_rows))
+        end += LEADER_WAITS * max(0.0, many - led_rows)
+        if many > led_rows:
+            led[part] = (end - many * slower, many)
+        waited += end - start - many
+        heapq.heapreplace(ends, end)
+    return float(waited / LEADER_WAITS / rows[reads].sum())
 
 
 def merged(accesses: Sequence[Access]) -> Access:

@@ -63,6 +63,8 @@ class GridStep(Model):
     """product: depth."""
     repeat: Expression = ONE
     """product: how often the same product is computed, where there are more warps than parts of the tile."""
+    columns: Expression = ZERO
+    """product of warp groups: columns of an instruction, each of which reads the left operand; 0: all of them."""
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE

@@ -18,7 +18,16 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
-from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
+from mappings.gpu.cache import (
+    Access,
+    as_key,
+    dirty_bytes,
+    fetched_bytes,
+    leading_share,
+    merged,
+    paired_share,
+    wave_bytes,
+)
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
 from mappings.gpu.loops import crowding, meets
 from mappings.gpu.power import energies, power_limit
@@ -180,7 +189,8 @@ class LaunchLowering:
         busy = 2 * m * n * k * repeat / rate
         held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
-            read = word * k * (held * m + n * max(1.0, m / 64))
+            parts = n / (self.blocks.mean(step.columns) or n)
+            read = word * k * repeat * (held * m * parts + n * max(1.0, m / 64))
             busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
         cycles = self.blocks.mean(step.latency)
         if wide:
@@ -370,7 +380,8 @@ class LaunchLowering:
         totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
         for (name, group), part in zip(shared.items(), fetched, strict=True):
             asked = wave_bytes(merged([self.access(step) for step in group if not step.again]), self.in_flight)
-            self.fresh[name] = min(1.0, part / max(asked, 1.0))
+            leading = leading_share(merged([self.access(step) for step in group]), self.in_flight)
+            self.fresh[name] = min(1.0, part / max(asked, 1.0)) if leading is None else leading
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)
