@@ -68,6 +68,11 @@ class ClassCost:
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
         what of them it waits for loads."""
+        seconds, late = self.own_round_s(blocks, teams, in_flight)
+        return max(seconds, blocks * self.ahead_s if self.stages > 1 else 0.0), late
+
+    def own_round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
+        """The same without the way to the L2 of loads that run ahead, whose clock does not fall with the others'."""
         seconds = self._tile_s(self.late_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
@@ -75,7 +80,7 @@ class ClassCost:
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
             seconds = self._tile_s(in_flight * late, blocks, teams, in_flight)
-        return max(seconds, blocks * self.ahead_s), late
+        return seconds, late
 
     def _tile_s(self, late_s: float, blocks: int, teams: int, in_flight: int) -> float:
         """The same, for what a tile waits for its loads."""
@@ -150,12 +155,19 @@ def _stream_time(
     copies = max(int(np.max(resource.copies)) for resource in resources.values())
     instances, slots = int(np.max(stream.instances)), int(np.max(stream.slots))
     grid = Grid(stream, resources, copies)
-    grid_s = grid.even_s(instances, slots) if residency.counts is None else grid.uneven_s(residency.counts, slots)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
+
+    def run_s(throttle: float) -> float:
+        grid.throttle = throttle
+        counts = residency.counts
+        grid_s = grid.even_s(instances, slots) if counts is None else grid.uneven_s(counts, slots)
+        return max(grid_s, *shared_s.values())
+
+    seconds = run_s(1.0)
     if residency.power is not None:
-        drawn_j = dynamic_j(stream, energy_j) * instances
-        grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), drawn_j, 1 / grid.slowdown)
-    seconds = max(grid_s, residency.start_s * instances, *shared_s.values())
+        throttle = residency.power.stretch(run_s, dynamic_j(stream, energy_j) * instances, 1 / grid.slowdown)
+        seconds = run_s(throttle) if throttle > 1 else seconds
+    seconds = max(seconds, residency.start_s * instances)
     outermost = shared_s.get(residency.outermost, 0.0)
     if seconds > 0:
         seconds += residency.ramp_s * min(1.0, outermost / seconds)
@@ -199,7 +211,8 @@ class Grid:
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
-        self.slowdown = 1.0
+        self.slowdown = self.throttle = 1.0
+        self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
         self._drawing_s = 0.0
         for step in stream.steps:
@@ -217,15 +230,25 @@ class Grid:
     def _drooped(self, block_s: float, resident: int) -> float:
         """How much longer blocks take because the clock drops while the unit that draws most works."""
         share = self._drawing_s * resident / block_s if block_s > 0 else 0.0
-        self.slowdown = self.residency.droop.stretch(share)
+        self.slowdown = self.residency.droop.stretch(share) * self.throttle
         return self.slowdown
 
     def alone_s(self, resident: int) -> tuple[Array, Array, float]:
         """With so many blocks on a multiprocessor, what those on others ask for left aside: seconds of a tile of each
         class and of its first loads, (classes,), and of a whole block when blocks beside each other are at different
-        places."""
+        places. What a multiprocessor does itself takes longer where its clock falls, not the way to the L2."""
+        if resident not in self._found:
+            self._found[resident] = self._own_s(resident)
+        rounds, fills, whole = self._found[resident]
+        ahead = resident * np.array([cost.ahead_s for cost in self.costs])
+        ahead_s = float((ahead * self.counts).sum())
+        slowdown = self._drooped(max(whole, ahead_s), resident)
+        return np.maximum(rounds * slowdown, ahead), fills, max(whole * slowdown, ahead_s)
+
+    def _own_s(self, resident: int) -> tuple[Array, Array, float]:
+        """The same at the nominal clock, without the way to the L2 of loads that run ahead."""
         teams, in_flight = self.residency.teams, self.residency.in_flight
-        found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
+        found = [cost.own_round_s(resident, teams, in_flight) for cost in self.costs]
         rounds, late = (np.array(values) for values in zip(*found, strict=True))
         # A loop's first tile waits for its first loads, and not for loads that a tile before it asks for.
         fills = np.array([cost.fill_s(resident) for cost in self.costs]) - late
@@ -234,9 +257,7 @@ class Grid:
             whole = latency + float((rounds * self.counts).sum())
         else:
             whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
-        whole = max(whole, resident * float(sum(c.ahead_s * n for c, n in zip(self.costs, self.counts, strict=True))))
-        slowdown = self._drooped(whole, resident)
-        return rounds * slowdown, fills, whole * slowdown
+        return rounds, fills, whole
 
     def together_s(self, own_s: Array, active: int, counts: Array) -> Array:
         """Seconds of tiles when `active` blocks share what they share: (..., classes) of `counts` tiles each.

@@ -96,7 +96,7 @@ def test_what_is_taken_in_passing_delays_only_others() -> None:
 @given(st.floats(1e-5, 1e-2), st.floats(0.0, 20.0), st.floats(0.5, 1.0))
 def test_the_clock_falls_until_the_limit_is_met(seconds: float, dynamic_j: float, clock: float) -> None:
     limit = PowerLimit(700, 120, 1.75, 1e-4, 500)
-    stretch = limit.stretch(seconds, dynamic_j, clock)
+    stretch = limit.stretch(lambda by: seconds * by, dynamic_j, clock)
     share, run_s = clock / stretch, seconds * stretch
     drawn_w = (120 * run_s + dynamic_j * share**1.75 + 500 * 1e-4) / (run_s + 1e-4)
     assert stretch >= 1
