@@ -359,6 +359,7 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             into[name] = into.get(name, 0.0) + part * busy
         if step.traffic:  # transfers are asked for together
             transfer = max(transfer, delay)
+            latency[place] += min(delay, 0.0)  # posted: nothing waits for it
         else:
             latency[place] += delay
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
