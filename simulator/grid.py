@@ -315,7 +315,10 @@ class Grid:
         else:
             durations = own.sum(axis=1) + self.residency.setup_s
             durations *= whole / durations.mean()
-        return makespan_s(durations, self.copies * resident) + float(self.residency.start_s * active)
+        # Where a place stays free, those beside it go on faster.
+        fewer = [self.alone_s(count)[2] for count in range(1, resident)]
+        pace = np.minimum(np.array([*fewer, whole]) / max(whole, 1e-30), 1.0)
+        return makespan_s(durations, self.copies, pace) + float(self.residency.start_s * active)
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:
@@ -381,15 +384,24 @@ def _distance(step: Step) -> float:
     return max((float(np.max(dependence.distance)) for dependence in step.after), default=0.0)
 
 
-def makespan_s(durations_s: Array, places: int) -> float:
-    """When the last of some blocks ends that start in order, each at the place that is free first."""
-    if durations_s.size <= places:
-        return float(durations_s.max())
+def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
+    """When the last of some blocks ends that start in order, each at the place that is free first.
+
+    `copies` multiprocessors have a place for each entry of `pace`: what a block takes where so many are, over what it
+    takes where all places are taken. When no more start, the multiprocessors run empty.
+    """
+    places = copies * pace.size
     if durations_s.size > 40 * places:  # so many that the order of all but the last ones does not matter
         head, tail = durations_s[: -20 * places], durations_s[-20 * places :]
-        return float(head.sum()) / places + makespan_s(tail, places)
-    ends = list(durations_s[:places])
+        return float(head.sum()) / places + makespan_s(tail, copies, pace)
+    ends = [(end, place) for place, end in enumerate(durations_s[:places].tolist())]
     heapq.heapify(ends)
-    for duration in durations_s[places:]:
-        heapq.heapreplace(ends, ends[0] + duration)
-    return float(max(ends))
+    started = 0.0
+    for duration in durations_s[places:].tolist():
+        started, place = ends[0]
+        heapq.heapreplace(ends, (started + duration, place))
+    left = np.zeros(places)
+    for end, place in ends:
+        left[place] = end - started
+    left = np.sort(left.reshape(pace.size, copies), axis=0)
+    return started + float((np.diff(left, axis=0, prepend=0.0) * pace[::-1, None]).sum(axis=0).max())

@@ -32,9 +32,11 @@ def test_two_balanced_stations_by_hand() -> None:
 
 
 def test_blocks_start_in_order_where_one_has_ended() -> None:
-    assert makespan_s(np.array([3.0, 1.0, 1.0, 1.0]), 2) == 3.0
-    assert makespan_s(np.array([1.0, 1.0, 1.0, 3.0]), 2) == 4.0
-    assert makespan_s(np.array([5.0]), 4) == 5.0
+    assert makespan_s(np.array([3.0, 1.0, 1.0, 1.0]), 2, np.ones(1)) == 3.0
+    assert makespan_s(np.array([1.0, 1.0, 1.0, 3.0]), 2, np.ones(1)) == 4.0
+    assert makespan_s(np.array([5.0]), 4, np.ones(1)) == 5.0
+    # Two blocks beside each other, the second three times as long: alone it is twice as fast.
+    assert makespan_s(np.array([1.0, 3.0]), 1, np.array([0.5, 1.0])) == 2.0
 
 
 def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
@@ -42,7 +44,7 @@ def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
     ends = np.zeros(8)
     for duration in durations:
         ends[ends.argmin()] += duration
-    assert makespan_s(durations, 8) == pytest.approx(ends.max(), rel=0.01)
+    assert makespan_s(durations, 8, np.ones(1)) == pytest.approx(ends.max(), rel=0.01)
 
 
 def test_a_pipeline_covers_the_loads_of_later_tiles() -> None:
