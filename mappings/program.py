@@ -81,6 +81,7 @@ class Step:
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
     work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
     takes         resource -> part of its time that the step takes while it is busy, without waiting for it
+    crowd_s       of a grid's step: further seconds on its resource where all copies run it at the same time
     """
 
     name: str
@@ -94,6 +95,7 @@ class Step:
     slack_s: float = 0.0
     takes: Mapping[str, float] = field(default_factory=dict)
     beside: str = ""
+    crowd_s: Array | float = 0.0
 
 
 class TileOrder(Protocol):

@@ -202,7 +202,7 @@ class Grid:
         assert stream.residency is not None
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
+        self.costs = [_class_cost(stream, resources, index, crowded=True) for index in range(classes)]
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
@@ -211,6 +211,10 @@ class Grid:
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
+        # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
+        # they share at different times. Blocks of long loops stay in step.
+        self.short = bool(self.at_once[self.counts > 0].all())
+        self.between = [_class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
         self.slowdown = self.throttle = 1.0
         self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
@@ -256,7 +260,7 @@ class Grid:
         if in_flight > 1:
             whole = latency + float((rounds * self.counts).sum())
         else:
-            whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
+            whole, _ = merged(self.between, self.counts, late, latency).round_s(resident, teams)
         return rounds, fills, whole
 
     def together_s(self, own_s: Array, active: int, counts: Array) -> Array:
@@ -293,7 +297,8 @@ class Grid:
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
         near = max(shared.values(), default=0.0)
-        whole_s = self._bound(whole_s, near, self.residency.sharpness) if self.piped.any() else max(whole_s, near)
+        waited = self.short or self.piped.any()
+        whole_s = self._bound(whole_s, near, self.residency.sharpness) if waited else max(whole_s, near)
         return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
 
     def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:
@@ -331,7 +336,8 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
 
-def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -> ClassCost:
+def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, crowded: bool = False) -> ClassCost:
+    """`crowded`: all copies run each step at the same time."""
     steps = [step for step in stream.steps if _own(step, resources) and float(np.asarray(step.busy_s)[0, index]) > 0]
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
@@ -347,6 +353,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     behind: dict[str, float] = {}
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
+        if crowded:
+            busy += float(np.broadcast_to(np.asarray(step.crowd_s), np.shape(step.busy_s))[0, index])
         if _distance(step) > 0:
             ahead += busy
             ahead_latency = max(ahead_latency, delay)

@@ -264,17 +264,16 @@ class LaunchLowering:
         prefetched = load and self._prefetched(step, index)
         pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         piece = self.blocks.mean(step.piece)
-        crowd = max(1.0, SLICE_BYTES / piece) if piece else 1.0
+        pieces = max(1.0, SLICE_BYTES / piece) if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
-        asked = bytes_per_trip * crowd * (1 - pairs / 2 if whole else 1.0)
+        asked = bytes_per_trip * pieces * (1 - pairs / 2 if whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
-        busy = bytes_per_trip * crowd / gpu.port_bandwidth
-        # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
+        busy = bytes_per_trip * pieces / gpu.port_bandwidth
+        # Where all multiprocessors ask at the same time, what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        if not prefetched:
-            busy = max(busy, active * l2_busy)
+        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
@@ -292,8 +291,9 @@ class LaunchLowering:
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
-        return [*made, self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})]
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * (busy + crowd)
+        port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
+        return [*made, replace(port, crowd_s=self._at(index, crowd))]
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
