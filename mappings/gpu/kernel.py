@@ -105,6 +105,8 @@ class GridLoop(Model):
 
     trips: Expression = ONE
     """How often, for each block."""
+    together: bool = False
+    """A trip waits once for all of its loads, before its first product; loops with one product do so in any case."""
     steps: tuple[GridStep, ...]
     """What a trip does, in the order of the data."""
 

@@ -10,10 +10,10 @@ from mappings.gpu.kernel import GridLoop, GridStep
 
 
 def meets(loop: GridLoop, prefetched: Callable[[GridStep], bool]) -> bool:
-    """Whether a trip waits once for all of its loads: they run ahead, and its only product needs them."""
+    """Whether a trip waits once for all of its loads: they run ahead, and its first product waits for them."""
     loads = [step for step in loop.steps if step.kind == "load"]
     products = sum(step.kind == "product" for step in loop.steps)
-    return products == 1 and bool(loads) and all(prefetched(load) for load in loads)
+    return (products == 1 or loop.together) and bool(loads) and all(prefetched(load) for load in loads)
 
 
 def crowding(loop: GridLoop, blocks: Blocks, warps: int, gpu: Gpu) -> float:

@@ -196,11 +196,17 @@ class LaunchLowering:
             read = word * k * repeat * (held * m * parts + n * max(1.0, m / 64))
             busy = max(busy, read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz)
         cycles = self.blocks.mean(step.latency)
+        loaded = 0.0
         if wide:
             latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
+            along_m = max(1.0, min(self.warps, m / 16))
+            read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
+            loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
-            latency = self.blocks.mean(step.waits) * max(steps / self.gpu.clock_hz - busy / self.teams, 0.0)
+            # Dependent steps are waited for as far as neither the products nor the loads take as long.
+            longest = max(busy, loaded) / self.teams
+            latency = self.blocks.mean(step.waits) * max(steps / self.gpu.clock_hz - longest, 0.0)
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
@@ -211,9 +217,6 @@ class LaunchLowering:
         )
         made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
         if not wide:
-            along_m = max(1.0, min(self.warps, m / 16))
-            read = k * word * (held * m * self.warps / along_m + n * along_m)
-            loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
         if issue := self.blocks.mean(step.issue):
             issuing = issue / self.gpu.issue_lanes / self.gpu.clock_hz
