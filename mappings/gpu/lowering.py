@@ -20,6 +20,7 @@ from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.cache import (
     Access,
+    abreast,
     as_key,
     dirty_bytes,
     fetched_bytes,
@@ -379,7 +380,7 @@ class LaunchLowering:
         )  # fmt: skip
         totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
         for (name, group), part in zip(shared.items(), fetched, strict=True):
-            asked = wave_bytes(merged([self.access(step) for step in group if not step.again]), self.in_flight)
+            asked = wave_bytes(abreast(merged([self.access(step) for step in group if not step.again])), self.in_flight)
             leading = leading_share(merged([self.access(step) for step in group]), self.in_flight)
             self.fresh[name] = min(1.0, part / max(asked, 1.0)) if leading is None else leading
         moved: dict[int, float] = {}
