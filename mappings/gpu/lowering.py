@@ -209,8 +209,8 @@ class LaunchLowering:
         )
         made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
         if not wide:
-            along_m = max(1.0, min(self.warps, m / 16))
-            read = k * word * (held * m * self.warps / along_m + n * along_m)
+            along_m = self.blocks.mean(step.row_warps) or max(1.0, min(self.warps, m / 16))
+            read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
         if issue := self.blocks.mean(step.issue):
