@@ -319,7 +319,7 @@ class Grid:
             durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
             durations = own.sum(axis=1) + self.residency.setup_s
-            durations *= whole / durations.mean()
+            durations *= self._between_s(whole, active) / durations.mean()
         # Where a place stays free, those beside it go on faster.
         fewer = [self.alone_s(count)[2] for count in range(1, resident)]
         pace = np.minimum(np.array([*fewer, whole]) / max(whole, 1e-30), 1.0)

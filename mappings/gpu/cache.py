@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,12 @@ def fetched_bytes(
 def wave_bytes(access: Access, in_flight: int) -> float:
     """Bytes that the waves of `in_flight` blocks ask for, each byte once in a wave."""
     return float(union_bytes(access, np.arange(access.blocks) // max(in_flight, 1)).sum())
+
+
+def abreast(access: Access) -> Access:
+    """The same, of which only what begins at the same row is shared: these blocks ask for the same at the same time."""
+    _, place = np.unique(access.first, return_inverse=True)
+    return replace(access, key=as_key((access.key, place), access.key.size))
 
 
 def leading_share(access: Access, places: int) -> float | None:

@@ -20,6 +20,7 @@ from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.cache import (
     Access,
+    abreast,
     as_key,
     dirty_bytes,
     fetched_bytes,
@@ -200,7 +201,7 @@ class LaunchLowering:
         if wide:
             latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
-            along_m = max(1.0, min(self.warps, m / 16))
+            along_m = self.blocks.mean(step.row_warps) or max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
@@ -386,7 +387,7 @@ class LaunchLowering:
         )  # fmt: skip
         totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
         for (name, group), part in zip(shared.items(), fetched, strict=True):
-            asked = wave_bytes(merged([self.access(step) for step in group if not step.again]), self.in_flight)
+            asked = wave_bytes(abreast(merged([self.access(step) for step in group if not step.again])), self.in_flight)
             leading = leading_share(merged([self.access(step) for step in group]), self.in_flight)
             self.fresh[name] = min(1.0, part / max(asked, 1.0)) if leading is None else leading
         moved: dict[int, float] = {}
