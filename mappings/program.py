@@ -177,6 +177,7 @@ class Residency:
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
     even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
     lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
+    near_sharpness  as sharpness, to bound by the other shared resources
     """
 
     teams: int = 1
@@ -192,6 +193,7 @@ class Residency:
     sharpness: float = np.inf
     even_share: float = 1.0
     lost_stages: float = 1.0
+    near_sharpness: float = np.inf
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def _stream_time(
         grid.throttle = throttle
         counts = residency.counts
         grid_s = grid.even_s(instances, slots) if counts is None else grid.uneven_s(counts, slots)
-        return max(grid_s, *shared_s.values())
+        return max([grid_s, *shared_s.values()])
 
     seconds = run_s(1.0)
     if residency.power is not None:
@@ -270,7 +270,7 @@ class Grid:
         """
         near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else np.zeros(1)
         residency = self.residency
-        own_s = np.where(self.piped, bound_s(own_s, near, residency.sharpness), np.maximum(own_s, near))
+        own_s = np.where(self.piped, bound_s(own_s, near, residency.near_sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
         streaming = np.maximum(own_s, outermost_s / residency.even_share)
         # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
@@ -298,7 +298,7 @@ class Grid:
         outermost = shared.pop(self.residency.outermost, 0.0)
         near = max(shared.values(), default=0.0)
         waited = self.short or self.piped.any()
-        whole_s = self._bound(whole_s, near, self.residency.sharpness) if waited else max(whole_s, near)
+        whole_s = self._bound(whole_s, near, self.residency.near_sharpness) if waited else max(whole_s, near)
         return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
 
     def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:

@@ -132,13 +132,17 @@ def merged(accesses: Sequence[Access]) -> Access:
     return Access(first, last, row_bytes, key, any(access.shared for access in accesses), len(accesses))
 
 
-def paired_share(access: Access) -> float:
-    """The part of the blocks that read what their neighbour in the grid reads."""
-    if not access.shared or access.first.size < 2:
+def joint_share(access: Access, multiprocessors: int, groups: int, in_flight: int) -> float:
+    """The part of what a wave asks for that others of the same group of multiprocessors ask for too.
+
+    Blocks are dealt out in pairs, and pairs in turn to the groups.
+    """
+    if not access.shared or groups < 1:
         return 0.0
-    even, odd = slice(0, access.first.size - 1, 2), slice(1, None, 2)
-    alike = (access.key[even] == access.key[odd]) & (access.first[even] == access.first[odd])
-    return float(alike.mean())
+    blocks = np.arange(access.blocks)
+    group = np.where(blocks < in_flight, blocks % multiprocessors // 2 % groups, groups)
+    asked = float(access.block_bytes[access.over(group) < groups].sum())
+    return 1 - float(union_bytes(access, group)[:groups].sum()) / asked if asked > 0 else 0.0
 
 
 def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:

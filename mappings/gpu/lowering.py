@@ -24,9 +24,9 @@ from mappings.gpu.cache import (
     as_key,
     dirty_bytes,
     fetched_bytes,
+    joint_share,
     leading_share,
     merged,
-    paired_share,
     wave_bytes,
 )
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
@@ -49,8 +49,8 @@ UNITS = ("tensor", "vector", "sfu", "shared", "port")
 LINE_BYTES = 128
 """Of the caches: what a request to the L2 asks for at most (CUDA programming guide)."""
 SLICE_BYTES = 64
-"""What a slice of the L2 delivers in a cycle (A100 whitepaper: 5120 bytes by 80 slices), and a request takes at least: pieces
-of 64 and 32 bytes are served at the same rate, twice that of lines (measured, pieces: 1.04 and 1.01 ns each multiprocessor)."""
+"""What a slice of the L2 delivers in a cycle (A100 whitepaper: 5120 bytes by 80 slices), and a request takes at least:
+pieces of 64 and 32 bytes are served at the same rate (measured, pieces: one a multiprocessor in 1.05 and 1.01 ns)."""
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 
@@ -168,6 +168,7 @@ class LaunchLowering:
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
                 1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
+                self.gpu.l2_sharpness,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -266,11 +267,10 @@ class LaunchLowering:
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
-        pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         piece = self.blocks.mean(step.piece)
         pieces = max(1.0, SLICE_BYTES / piece) if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
-        asked = bytes_per_trip * pieces * (1 - pairs / 2 if whole else 1.0)
+        asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
@@ -298,6 +298,20 @@ class LaunchLowering:
             after, latency = (Dependence(f"{name} shared"),), latency - posted * (busy + crowd)
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
+
+    def _served(self, step: GridStep, index: int) -> float:
+        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same.
+
+        Blocks start in step, and lose step with the trips that they make.
+        """
+        gpu = self.gpu
+        if not step.same or not gpu.joint_requests:
+            return 0.0
+        waves = max(1.0, self.blocks.count / (self.slots * gpu.multiprocessors))
+        gone = waves * self.totals[index] / self.blocks.count / gpu.joint_trips
+        in_step = (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
+        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * in_step
+        return done * joint_share(self.access(step), gpu.multiprocessors, int(gpu.request_groups), self.in_flight)
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
