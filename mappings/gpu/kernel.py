@@ -65,6 +65,8 @@ class GridStep(Model):
     """product: how often the same product is computed, where there are more warps than parts of the tile."""
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
+    along: Expression | None = None
+    """product of single warps: how many of them share out the rows; as many as there are rows for when omitted."""
     waits: Expression = ONE
     """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
     aside: Expression = ZERO

@@ -198,7 +198,8 @@ class LaunchLowering:
         )
         made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
         if not wide:
-            along_m = max(1.0, min(self.warps, m / 16))
+            along = self.warps if step.along is None else self.blocks.mean(step.along)
+            along_m = max(1.0, min(along, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
@@ -259,7 +260,8 @@ class LaunchLowering:
         busy = bytes_per_trip * pieces / gpu.port_bandwidth
         # Where all multiprocessors ask at the same time, what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy)
+        apart = prefetched or (self.walks[index] and load and not self.blocks.mean(step.asynchronous))
+        crowd = 0.0 if apart else max(0.0, active * l2_busy - busy)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
