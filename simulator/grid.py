@@ -376,6 +376,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, c
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
+    # What a tile loads itself is waited for before the loads that ran ahead.
+    ahead_latency = max(0.0, ahead_latency - transfer)
     crossed = [min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items()]
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,

@@ -202,7 +202,7 @@ class LaunchLowering:
         if wide:
             latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
-            along_m = self.blocks.mean(step.row_warps) or max(1.0, min(self.warps, m / 16))
+            along_m = max(1.0, min(self.blocks.mean(step.row_warps) or self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
@@ -277,7 +277,8 @@ class LaunchLowering:
         busy = bytes_per_trip * pieces / gpu.port_bandwidth
         # Where all multiprocessors ask at the same time, what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy)
+        apart = prefetched or (self.walks[index] and load and not self.blocks.mean(step.asynchronous))
+        crowd = 0.0 if apart else max(0.0, active * l2_busy - busy)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
