@@ -187,7 +187,7 @@ class LaunchLowering:
         m, n, k, repeat = (self.blocks.mean(value) for value in (step.m, step.n, step.k, step.repeat))
         word = self.blocks.env["word_bytes"]
         rate, wide = self.gpu.product_rate(m, self.warps, word)
-        busy = 2 * m * n * k * repeat / rate
+        busy = computing = 2 * m * n * k * repeat / rate
         held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
             parts = n / (self.blocks.mean(step.columns) or n)
@@ -207,7 +207,8 @@ class LaunchLowering:
         lanes, special = (
             (gpu.group_vector_share, gpu.group_sfu_share) if wide else (gpu.sync_vector_share, gpu.sync_sfu_share)
         )
-        made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
+        worked = computing / max(busy, 1e-30)  # and not while operands come from the shared memory
+        made[0] = replace(made[0], takes={"vector": lanes * worked, "sfu": special * worked})
         if not wide:
             along_m = self.blocks.mean(step.row_warps) or max(1.0, min(self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
