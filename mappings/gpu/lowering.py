@@ -191,7 +191,7 @@ class LaunchLowering:
         m, n, k, repeat = (self.blocks.mean(value) for value in (step.m, step.n, step.k, step.repeat))
         word = self.blocks.env["word_bytes"]
         rate, wide = self.gpu.product_rate(m, self.warps, word)
-        busy = 2 * m * n * k * repeat / rate
+        busy = computing = 2 * m * n * k * repeat / rate
         held = 0.0 if self.blocks.mean(step.held) else 1.0
         if wide:
             parts = n / (self.blocks.mean(step.columns) or n)
@@ -217,7 +217,8 @@ class LaunchLowering:
         lanes, special = (
             (gpu.group_vector_share, gpu.group_sfu_share) if wide else (gpu.sync_vector_share, gpu.sync_sfu_share)
         )
-        made[0] = replace(made[0], takes={"vector": lanes, "sfu": special})
+        worked = computing / max(busy, 1e-30)  # and not while operands come from the shared memory
+        made[0] = replace(made[0], takes={"vector": lanes * worked, "sfu": special * worked})
         if not wide:
             made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
         if issue := self.blocks.mean(step.issue):

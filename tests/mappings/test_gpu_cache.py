@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mappings.gpu.cache import Access, dirty_bytes, fetched_bytes, joint_share, merged, union_bytes
+from mappings.gpu.cache import (
+    Access,
+    abreast,
+    dirty_bytes,
+    fetched_bytes,
+    joint_share,
+    leading_share,
+    merged,
+    union_bytes,
+    wave_bytes,
+)
 
 
 def access(first: list[int], last: list[int], key: list[int], shared: bool = True) -> Access:
@@ -66,3 +77,22 @@ def test_dirty_lines_are_a_share_of_the_cache() -> None:
     assert dirty_bytes(10.0, 10.0, 100.0, 0.45, 0.8) == 10.0
     assert dirty_bytes(1e9, 0.0, 100.0, 0.45, 0.8) == 45.0
     assert dirty_bytes(1e9, 1e9, 100.0, 0.45, 0.8) == 40.0
+
+
+def test_blocks_that_start_together_wait_together_and_later_ones_find_what_they_read() -> None:
+    together = access([0] * 4, [8] * 4, [0] * 4)
+    assert leading_share(together, 4) == 1
+    # Two at a time: the second pair reads the same behind the first, and finds all of it.
+    assert leading_share(together, 2) == 0.5
+    # The third block follows the first two and ends before the fourth, which leads the other part alone.
+    assert leading_share(access([0] * 6, [8] * 6, [0, 0, 0, 1, 1, 1]), 2) == pytest.approx(0.5)
+
+
+def test_a_longer_block_leads_where_the_one_before_it_ended() -> None:
+    assert leading_share(access([0, 0], [4, 12], [0, 0]), 1) == pytest.approx(12 / 16)
+
+
+def test_only_blocks_that_begin_at_the_same_row_are_abreast() -> None:
+    windows = access([0, 2, 4], [6, 8, 10], [0, 0, 0])
+    assert leading_share(windows, 3) is None
+    assert wave_bytes(windows, 3) == 20 and wave_bytes(abreast(windows), 3) == 36

@@ -171,3 +171,30 @@ def test_a_thread_that_lacks_registers_loads_them_in_each_trip(h100: EvaluatedAr
     for warps, lacks in ((4, True), (8, False)):
         env = {**h100.variables, **SIZES, "head_dim": 128, "block_m": 128, "warps": warps, "stages": 3}
         assert (resolve(kernel.variables, env)["lacking"] > 0) is lacks
+
+
+@pytest.mark.parametrize(
+    "tile, cycles",
+    [
+        # Four steps in depth; instructions of a warp group read 64 x 16 queries (16 cycles) and their columns of keys.
+        ({"block_m": 64, "block_n": 16, "warps": 4}, 4 * 20),
+        # Two groups compute the same rows, each in two instructions of half the columns.
+        ({"block_m": 64, "block_n": 16, "warps": 8}, 2 * 2 * 4 * 18),
+        ({"block_m": 64, "block_n": 64, "warps": 8}, 2 * 2 * 4 * 24),
+    ],
+)
+def test_warp_groups_beyond_a_tiles_rows_compute_its_scores_again(
+    tile: dict[str, int], cycles: float, h100: EvaluatedArchitecture
+) -> None:
+    """Cycles of an instruction as measured: 18, 20, 24 for 8, 16, 32 columns."""
+    (phase,) = lower(GpuKernel.load("flash-attention"), h100, {**SIZES, **tile}).phases
+    busy = next(step.busy_s for step in phase.streams[0].steps if step.name == "QK 2")
+    assert float(np.max(busy)) * h100.variables["clock_hz"] == pytest.approx(cycles)
+
+
+def test_single_warps_that_share_rows_load_all_queries(h100: EvaluatedArchitecture) -> None:
+    """Loads of 512 bytes in the compiled loop of 32 rows, 16 columns, width 64: a warp has 8 of queries, 2 of keys."""
+    tile = {"block_m": 32, "block_n": 16, "warps": 4}
+    (phase,) = lower(GpuKernel.load("flash-attention"), h100, {**SIZES, **tile}).phases
+    busy = next(step.busy_s for step in phase.streams[0].steps if step.name == "QK 2 operands")
+    assert float(np.max(busy)) * h100.variables["clock_hz"] == pytest.approx(4 * (8 + 2) * 512 / 128)
