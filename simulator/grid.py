@@ -26,6 +26,8 @@ from simulator.residence import residence_s
 
 WAIT_ROUNDS = 5
 """How often a tile's time and what it waits for its loads are computed from each other."""
+FOLLOWED_WAVES = 40
+"""Waves of uneven blocks that are followed one by one; of more, the last ones matter little."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,26 @@ class Grid:
         else:
             durations = own.sum(axis=1) + self.residency.setup_s
             durations *= whole / durations.mean()
+            if instances <= FOLLOWED_WAVES * active:
+                return self._turns_s(durations, counts, self.copies * resident) + float(self.residency.start_s * active)
         return makespan_s(durations, self.copies * resident) + float(self.residency.start_s * active)
+
+    def _turns_s(self, durations_s: Array, counts: Array, places: int) -> float:
+        """Blocks one after another at so many places, slowed down together while they ask more of what they share than it
+        has: the last ones, when few are left, are not."""
+        starts_s = starts_of(durations_s, places)
+        times_s = np.concatenate([starts_s, starts_s + durations_s])
+        order = np.argsort(times_s, kind="stable")
+        passed_s = np.diff(times_s[order])
+        shared = [self.outermost_s, *self.near_s]
+        asked = np.zeros((len(shared), passed_s.size))
+        for index, load_s in enumerate(shared):
+            rates = (counts * load_s).sum(axis=1) / durations_s
+            asked[index] = np.cumsum(np.concatenate([rates, -rates])[order])[:-1]
+        outermost, near = asked[0], asked[1:].max(axis=0, initial=0.0)
+        slower = np.maximum(1.0, near)
+        slower = bound_s(slower, outermost, self.sharpness) if self.waiting else np.maximum(slower, outermost)
+        return float((passed_s * slower).sum())
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:
@@ -358,6 +379,17 @@ def _own(step: Step, resources: Mapping[str, Resource]) -> bool:
 
 def _distance(step: Step) -> float:
     return max((float(np.max(dependence.distance)) for dependence in step.after), default=0.0)
+
+
+def starts_of(durations_s: Array, places: int) -> Array:
+    """When blocks begin that start in order, each at the place that is free first."""
+    starts_s = np.zeros(durations_s.size)
+    ends = list(durations_s[:places])
+    heapq.heapify(ends)
+    for index in range(places, durations_s.size):
+        starts_s[index] = ends[0]
+        heapq.heapreplace(ends, ends[0] + durations_s[index])
+    return starts_s
 
 
 def makespan_s(durations_s: Array, places: int) -> float:
