@@ -76,7 +76,11 @@ class Gpu:
     l2_bandwidth: float
     l2_write_bandwidth: float
     l2_latency: float
-    paired_requests: float
+    request_groups: float
+    joint_requests: float
+    joint_later: float
+    joint_trips: float
+    l2_sharpness: float
     port_bandwidth: float
     launch_latency: float
     launch_next: float

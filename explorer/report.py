@@ -104,7 +104,8 @@ def _counts(store: Store, front: Front) -> str:
         if count := store.count(condition):
             parts.append(f"{count:,} {text}")
     if front.signs:
-        goals = " and ".join(f"{'small' if sign > 0 else 'large'} {name}" for name, sign in front.signs.items())
+        titles = {name: about["columns"].get(name, {}).get("title", name) for name in front.signs}
+        goals = " and ".join(f"{'small' if sign > 0 else 'large'} {titles[name]}" for name, sign in front.signs.items())
         each = f", one front for each {' and '.join(front.by)}" if front.by else ""
         parts.append(f"{len(front.points):,} on the Pareto front for {goals}{each}")
     return "; ".join(parts) + "."

@@ -13,7 +13,7 @@ gives their sequence for one design point (the event evaluator asks for it, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -81,6 +81,7 @@ class Step:
     actions       (component, action) -> number of energy actions by one execution, e.g. ("array_2d", "mac")
     work          unit -> operations x cycles done by one execution, the numerator of the unit's utilization
     takes         resource -> part of its time that the step takes while it is busy, without waiting for it
+    crowd_s       of a grid's step: further seconds on its resource where all copies run it at the same time
     """
 
     name: str
@@ -94,6 +95,7 @@ class Step:
     slack_s: float = 0.0
     takes: Mapping[str, float] = field(default_factory=dict)
     beside: str = ""
+    crowd_s: Array | float = 0.0
 
 
 class TileOrder(Protocol):
@@ -119,19 +121,21 @@ class PowerLimit:
     pause_s: float = 0.0
     pause_w: float = 0.0
 
-    def stretch(self, seconds: float, dynamic_j: float, clock: float = 1.0) -> float:
-        """How much longer a run takes that would take `seconds` at a share `clock` of the nominal clock, and whose
-        actions take `dynamic_j` at the nominal one."""
+    def stretch(self, run_s: Callable[[float], float], dynamic_j: float, clock: float = 1.0) -> float:
+        """By how much a cycle is longer, of a run that takes `run_s(stretch)` seconds then, at a share `clock` of the
+        nominal clock unstretched, and whose actions take `dynamic_j` at the nominal one."""
 
         def excess_w(share: float) -> float:
-            run_s = seconds * clock / share
-            drawn_j = self.idle_w * run_s + dynamic_j * share**self.exponent + self.pause_w * self.pause_s
-            return float(drawn_j / (run_s + self.pause_s) - self.limit_w)
+            seconds = run_s(clock / share)
+            if seconds <= 0:
+                return 0.0
+            drawn_j = self.idle_w * seconds + dynamic_j * share**self.exponent + self.pause_w * self.pause_s
+            return float(drawn_j / (seconds + self.pause_s) - self.limit_w)
 
         low, high = 0.2 * clock, clock
-        if seconds <= 0 or excess_w(high) <= 0:
+        if excess_w(high) <= 0:
             return 1.0
-        for _ in range(20):
+        for _ in range(14):
             middle = (low + high) / 2
             low, high = (low, middle) if excess_w(middle) > 0 else (middle, high)
         return float(clock / low)
@@ -173,6 +177,7 @@ class Residency:
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
     even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
     lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
+    near_sharpness  as sharpness, to bound by the other shared resources
     """
 
     teams: int = 1
@@ -188,6 +193,7 @@ class Residency:
     sharpness: float = np.inf
     even_share: float = 1.0
     lost_stages: float = 1.0
+    near_sharpness: float = np.inf
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,6 @@ from simulator.residence import residence_s
 
 WAIT_ROUNDS = 5
 """How often a tile's time and what it waits for its loads are computed from each other."""
-FOLLOWED_WAVES = 40
-"""Waves of uneven blocks that are followed one by one; of more, the last ones matter little."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,11 @@ class ClassCost:
     def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
         """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
         what of them it waits for loads."""
+        seconds, late = self.own_round_s(blocks, teams, in_flight)
+        return max(seconds, blocks * self.ahead_s if self.stages > 1 else 0.0), late
+
+    def own_round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
+        """The same without the way to the L2 of loads that run ahead, whose clock does not fall with the others'."""
         seconds = self._tile_s(self.late_s, blocks, teams, in_flight)
         if self.stages <= 1:
             return seconds, 0.0
@@ -77,7 +80,7 @@ class ClassCost:
         for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
             late = (late + max(0.0, wait - covered * seconds)) / 2
             seconds = self._tile_s(in_flight * late, blocks, teams, in_flight)
-        return max(seconds, blocks * self.ahead_s), late
+        return seconds, late
 
     def _tile_s(self, late_s: float, blocks: int, teams: int, in_flight: int) -> float:
         """The same, for what a tile waits for its loads."""
@@ -152,12 +155,19 @@ def _stream_time(
     copies = max(int(np.max(resource.copies)) for resource in resources.values())
     instances, slots = int(np.max(stream.instances)), int(np.max(stream.slots))
     grid = Grid(stream, resources, copies)
-    grid_s = grid.even_s(instances, slots) if residency.counts is None else grid.uneven_s(residency.counts, slots)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
+
+    def run_s(throttle: float) -> float:
+        grid.throttle = throttle
+        counts = residency.counts
+        grid_s = grid.even_s(instances, slots) if counts is None else grid.uneven_s(counts, slots)
+        return max([grid_s, *shared_s.values()])
+
+    seconds = run_s(1.0)
     if residency.power is not None:
-        drawn_j = dynamic_j(stream, energy_j) * instances
-        grid_s *= residency.power.stretch(max(grid_s, *shared_s.values()), drawn_j, 1 / grid.slowdown)
-    seconds = max(grid_s, residency.start_s * instances, *shared_s.values())
+        throttle = residency.power.stretch(run_s, dynamic_j(stream, energy_j) * instances, 1 / grid.slowdown)
+        seconds = run_s(throttle) if throttle > 1 else seconds
+    seconds = max(seconds, residency.start_s * instances)
     outermost = shared_s.get(residency.outermost, 0.0)
     if seconds > 0:
         seconds += residency.ramp_s * min(1.0, outermost / seconds)
@@ -192,7 +202,7 @@ class Grid:
         assert stream.residency is not None
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [_class_cost(stream, resources, index) for index in range(classes)]
+        self.costs = [_class_cost(stream, resources, index, crowded=True) for index in range(classes)]
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
@@ -201,7 +211,12 @@ class Grid:
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
-        self.slowdown = 1.0
+        # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
+        # they share at different times. Blocks of long loops stay in step.
+        self.short = bool(self.at_once[self.counts > 0].all())
+        self.between = [_class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
+        self.slowdown = self.throttle = 1.0
+        self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
         self._drawing_s = 0.0
         for step in stream.steps:
@@ -219,15 +234,25 @@ class Grid:
     def _drooped(self, block_s: float, resident: int) -> float:
         """How much longer blocks take because the clock drops while the unit that draws most works."""
         share = self._drawing_s * resident / block_s if block_s > 0 else 0.0
-        self.slowdown = self.residency.droop.stretch(share)
+        self.slowdown = self.residency.droop.stretch(share) * self.throttle
         return self.slowdown
 
     def alone_s(self, resident: int) -> tuple[Array, Array, float]:
         """With so many blocks on a multiprocessor, what those on others ask for left aside: seconds of a tile of each
         class and of its first loads, (classes,), and of a whole block when blocks beside each other are at different
-        places."""
+        places. What a multiprocessor does itself takes longer where its clock falls, not the way to the L2."""
+        if resident not in self._found:
+            self._found[resident] = self._own_s(resident)
+        rounds, fills, whole = self._found[resident]
+        ahead = resident * np.array([cost.ahead_s for cost in self.costs])
+        ahead_s = float((ahead * self.counts).sum())
+        slowdown = self._drooped(max(whole, ahead_s), resident)
+        return np.maximum(rounds * slowdown, ahead), fills, max(whole * slowdown, ahead_s)
+
+    def _own_s(self, resident: int) -> tuple[Array, Array, float]:
+        """The same at the nominal clock, without the way to the L2 of loads that run ahead."""
         teams, in_flight = self.residency.teams, self.residency.in_flight
-        found = [cost.round_s(resident, teams, in_flight) for cost in self.costs]
+        found = [cost.own_round_s(resident, teams, in_flight) for cost in self.costs]
         rounds, late = (np.array(values) for values in zip(*found, strict=True))
         # A loop's first tile waits for its first loads, and not for loads that a tile before it asks for.
         fills = np.array([cost.fill_s(resident) for cost in self.costs]) - late
@@ -235,10 +260,8 @@ class Grid:
         if in_flight > 1:
             whole = latency + float((rounds * self.counts).sum())
         else:
-            whole, _ = merged(self.costs, self.counts, late, latency).round_s(resident, teams)
-        whole = max(whole, resident * float(sum(c.ahead_s * n for c, n in zip(self.costs, self.counts, strict=True))))
-        slowdown = self._drooped(whole, resident)
-        return rounds * slowdown, fills, whole * slowdown
+            whole, _ = merged(self.between, self.counts, late, latency).round_s(resident, teams)
+        return rounds, fills, whole
 
     def together_s(self, own_s: Array, active: int, counts: Array) -> Array:
         """Seconds of tiles when `active` blocks share what they share: (..., classes) of `counts` tiles each.
@@ -247,7 +270,7 @@ class Grid:
         """
         near = np.max(self.near_s, axis=0) * active * counts if self.near_s.size else np.zeros(1)
         residency = self.residency
-        own_s = np.where(self.piped, bound_s(own_s, near, residency.sharpness), np.maximum(own_s, near))
+        own_s = np.where(self.piped, bound_s(own_s, near, residency.near_sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
         streaming = np.maximum(own_s, outermost_s / residency.even_share)
         # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
@@ -274,7 +297,8 @@ class Grid:
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
         near = max(shared.values(), default=0.0)
-        whole_s = self._bound(whole_s, near, self.residency.sharpness) if self.piped.any() else max(whole_s, near)
+        waited = self.short or self.piped.any()
+        whole_s = self._bound(whole_s, near, self.residency.near_sharpness) if waited else max(whole_s, near)
         return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
 
     def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:
@@ -295,27 +319,11 @@ class Grid:
             durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
             durations = own.sum(axis=1) + self.residency.setup_s
-            durations *= whole / durations.mean()
-            if instances <= FOLLOWED_WAVES * active:
-                return self._turns_s(durations, counts, self.copies * resident) + float(self.residency.start_s * active)
-        return makespan_s(durations, self.copies * resident) + float(self.residency.start_s * active)
-
-    def _turns_s(self, durations_s: Array, counts: Array, places: int) -> float:
-        """Blocks one after another at so many places, slowed down together while they ask more of what they share than it
-        has: the last ones, when few are left, are not."""
-        starts_s = starts_of(durations_s, places)
-        times_s = np.concatenate([starts_s, starts_s + durations_s])
-        order = np.argsort(times_s, kind="stable")
-        passed_s = np.diff(times_s[order])
-        shared = [self.outermost_s, *self.near_s]
-        asked = np.zeros((len(shared), passed_s.size))
-        for index, load_s in enumerate(shared):
-            rates = (counts * load_s).sum(axis=1) / durations_s
-            asked[index] = np.cumsum(np.concatenate([rates, -rates])[order])[:-1]
-        outermost, near = asked[0], asked[1:].max(axis=0, initial=0.0)
-        slower = np.maximum(1.0, near)
-        slower = bound_s(slower, outermost, self.sharpness) if self.waiting else np.maximum(slower, outermost)
-        return float((passed_s * slower).sum())
+            durations *= self._between_s(whole, active) / durations.mean()
+        # Where a place stays free, those beside it go on faster.
+        fewer = [self.alone_s(count)[2] for count in range(1, resident)]
+        pace = np.minimum(np.array([*fewer, whole]) / max(whole, 1e-30), 1.0)
+        return makespan_s(durations, self.copies, pace) + float(self.residency.start_s * active)
 
 
 def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[ClassCost]) -> tuple[str, float]:
@@ -328,7 +336,8 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
 
-def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -> ClassCost:
+def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, crowded: bool = False) -> ClassCost:
+    """`crowded`: all copies run each step at the same time."""
     steps = [step for step in stream.steps if _own(step, resources) and float(np.asarray(step.busy_s)[0, index]) > 0]
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
@@ -344,6 +353,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
     behind: dict[str, float] = {}
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
+        if crowded:
+            busy += float(np.broadcast_to(np.asarray(step.crowd_s), np.shape(step.busy_s))[0, index])
         if _distance(step) > 0:
             ahead += busy
             ahead_latency = max(ahead_latency, delay)
@@ -365,6 +376,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int) -
             filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
         path = 2 if left else path
     assert stream.residency is not None
+    # What a tile loads itself is waited for before the loads that ran ahead.
+    ahead_latency = max(0.0, ahead_latency - transfer)
     crossed = [min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items()]
     return ClassCost(
         paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
@@ -381,26 +394,24 @@ def _distance(step: Step) -> float:
     return max((float(np.max(dependence.distance)) for dependence in step.after), default=0.0)
 
 
-def starts_of(durations_s: Array, places: int) -> Array:
-    """When blocks begin that start in order, each at the place that is free first."""
-    starts_s = np.zeros(durations_s.size)
-    ends = list(durations_s[:places])
-    heapq.heapify(ends)
-    for index in range(places, durations_s.size):
-        starts_s[index] = ends[0]
-        heapq.heapreplace(ends, ends[0] + durations_s[index])
-    return starts_s
+def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
+    """When the last of some blocks ends that start in order, each at the place that is free first.
 
-
-def makespan_s(durations_s: Array, places: int) -> float:
-    """When the last of some blocks ends that start in order, each at the place that is free first."""
-    if durations_s.size <= places:
-        return float(durations_s.max())
+    `copies` multiprocessors have a place for each entry of `pace`: what a block takes where so many are, over what it
+    takes where all places are taken. When no more start, the multiprocessors run empty.
+    """
+    places = copies * pace.size
     if durations_s.size > 40 * places:  # so many that the order of all but the last ones does not matter
         head, tail = durations_s[: -20 * places], durations_s[-20 * places :]
-        return float(head.sum()) / places + makespan_s(tail, places)
-    ends = list(durations_s[:places])
+        return float(head.sum()) / places + makespan_s(tail, copies, pace)
+    ends = [(end, place) for place, end in enumerate(durations_s[:places].tolist())]
     heapq.heapify(ends)
-    for duration in durations_s[places:]:
-        heapq.heapreplace(ends, ends[0] + duration)
-    return float(max(ends))
+    started = 0.0
+    for duration in durations_s[places:].tolist():
+        started, place = ends[0]
+        heapq.heapreplace(ends, (started + duration, place))
+    left = np.zeros(places)
+    for end, place in ends:
+        left[place] = end - started
+    left = np.sort(left.reshape(pace.size, copies), axis=0)
+    return started + float((np.diff(left, axis=0, prepend=0.0) * pace[::-1, None]).sum(axis=0).max())

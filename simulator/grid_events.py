@@ -63,7 +63,9 @@ def clock_stretch(
         if latency_s > 0 and unit in busy_s:
             share = busy_s[unit] / float(np.max(program.resources[unit].copies)) / latency_s
             longest = max(longest, stream.residency.droop.stretch(share))
-    return longest if limit is None else longest * limit.stretch(latency_s * longest, drawn_j, 1 / longest)
+    if limit is None:
+        return longest
+    return longest * limit.stretch(lambda stretch: latency_s * longest * stretch, drawn_j, 1 / longest)
 
 
 @dataclass

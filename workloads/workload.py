@@ -89,10 +89,16 @@ class Workload(Description):
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Size]:
         """The sizes of all variables, with `overrides` (numbers or arrays) in place of their defaults.
 
-        Names in `overrides` that are not variables of this workload are ignored. SpecError names the file and the
-        key of a size that is not a whole number of at least 1, and the first design point where it is not.
+        Names in `overrides` that are not variables of this workload are ignored. SpecError names the key of a size that
+        is not a whole number of at least 1, and the first design point where it is not: with the file one of its own,
+        as `set.NAME` one of `overrides`.
         """
         given = {name: overrides[name] for name in self.variables if name in overrides}
+        try:
+            for name, value in given.items():
+                _size(value, name)
+        except EinsightError as error:
+            raise error.located(key="set") from None
         try:
             values = resolve(self.variables, given)
             return {name: _size(values[name], name) for name in self.variables}

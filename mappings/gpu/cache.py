@@ -7,14 +7,19 @@ usable capacity has room for.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array
+
+LEADER_WAITS = 0.125
+"""Part of its time that a block takes longer while it is the first to ask: small, and of no influence else, since who
+follows whom, and by how much, is told by multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,42 @@ def wave_bytes(access: Access, in_flight: int) -> float:
     return float(union_bytes(access, np.arange(access.blocks) // max(in_flight, 1)).sum())
 
 
+def abreast(access: Access) -> Access:
+    """The same, of which only what begins at the same row is shared: these blocks ask for the same at the same time."""
+    _, place = np.unique(access.first, return_inverse=True)
+    return replace(access, key=as_key((access.key, place), access.key.size))
+
+
+def leading_share(access: Access, places: int) -> float | None:
+    """The part of what blocks read, as many at a time as there are places, for which they wait longer: nobody has asked
+    for it before. None where blocks with the same key do not begin at the same row.
+
+    A block that starts behind another on the same rows finds them in the L2, until it has caught up. Those that do are
+    done earlier, and so are the blocks that start where they end: after the first waves few blocks lead.
+    """
+    shape = (access.ranges, access.blocks)
+    first, last = access.first.reshape(shape), access.last.reshape(shape)
+    begin = np.where(last > first, first, np.inf).min(axis=0)
+    rows = np.where(last > first, last, -np.inf).max(axis=0) - begin
+    reads = np.isfinite(begin)
+    key = access.key.reshape(shape)[0]
+    if not access.shared or not reads.any() or np.ptp(begin[reads]) > 0:
+        return None
+    ends = [0.0] * min(places, access.blocks)
+    led: dict[int, tuple[float, float]] = {}  # for each key when its leader started, and how far it goes
+    waited = 0.0
+    for part, many in zip(key[reads].tolist(), rows[reads].tolist(), strict=True):
+        start, slower = ends[0], 1 + LEADER_WAITS
+        led_from, led_rows = led.get(part, (start, 0.0))
+        end = max(start + many, led_from + min(many, led_rows) * slower + max(0.0, many - led_rows))
+        end += LEADER_WAITS * max(0.0, many - led_rows)
+        if many > led_rows:
+            led[part] = (end - many * slower, many)
+        waited += end - start - many
+        heapq.heapreplace(ends, end)
+    return float(waited / LEADER_WAITS / rows[reads].sum())
+
+
 def merged(accesses: Sequence[Access]) -> Access:
     """The accesses of the same blocks to different rows of one tensor, as one."""
     if len(accesses) == 1:
@@ -91,13 +132,17 @@ def merged(accesses: Sequence[Access]) -> Access:
     return Access(first, last, row_bytes, key, any(access.shared for access in accesses), len(accesses))
 
 
-def paired_share(access: Access) -> float:
-    """The part of the blocks that read what their neighbour in the grid reads."""
-    if not access.shared or access.first.size < 2:
+def joint_share(access: Access, multiprocessors: int, groups: int, in_flight: int) -> float:
+    """The part of what a wave asks for that others of the same group of multiprocessors ask for too.
+
+    Blocks are dealt out in pairs, and pairs in turn to the groups.
+    """
+    if not access.shared or groups < 1:
         return 0.0
-    even, odd = slice(0, access.first.size - 1, 2), slice(1, None, 2)
-    alike = (access.key[even] == access.key[odd]) & (access.first[even] == access.first[odd])
-    return float(alike.mean())
+    blocks = np.arange(access.blocks)
+    group = np.where(blocks < in_flight, blocks % multiprocessors // 2 % groups, groups)
+    asked = float(access.block_bytes[access.over(group) < groups].sum())
+    return 1 - float(union_bytes(access, group)[:groups].sum()) / asked if asked > 0 else 0.0
 
 
 def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:

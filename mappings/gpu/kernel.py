@@ -64,7 +64,9 @@ class GridStep(Model):
     repeat: Expression = ONE
     """product: how often the same product is computed, where there are more warps than parts of the tile."""
     columns: Expression = ZERO
-    """product of warp groups: columns of an instruction, each of which reads the left operand; 0 where one takes all."""
+    """product of warp groups: columns of an instruction, each of which reads the left operand; 0: all of them."""
+    row_warps: Expression = ZERO
+    """product of single warps: how many of them stand along the rows; as many as have 16 rows each if 0."""
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE

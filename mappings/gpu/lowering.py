@@ -18,7 +18,17 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
-from mappings.gpu.cache import Access, as_key, dirty_bytes, fetched_bytes, merged, paired_share, wave_bytes
+from mappings.gpu.cache import (
+    Access,
+    abreast,
+    as_key,
+    dirty_bytes,
+    fetched_bytes,
+    joint_share,
+    leading_share,
+    merged,
+    wave_bytes,
+)
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
 from mappings.gpu.loops import crowding, meets
 from mappings.gpu.power import energies, power_limit
@@ -38,6 +48,9 @@ from mappings.program import (
 UNITS = ("tensor", "vector", "sfu", "shared", "port")
 LINE_BYTES = 128
 """Of the caches: what a request to the L2 asks for at most (CUDA programming guide)."""
+SLICE_BYTES = 64
+"""What a slice of the L2 delivers in a cycle (A100 whitepaper: 5120 bytes by 80 slices), and a request takes at least:
+pieces of 64 and 32 bytes are served at the same rate (measured, pieces: one a multiprocessor in 1.05 and 1.01 ns)."""
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 
@@ -155,6 +168,7 @@ class LaunchLowering:
                 self.gpu.dram_sharpness,
                 self.gpu.dram_even_share,
                 1.0 if self.free else self.gpu.lost_stages,  # warps of their own ask as soon as a buffer is free
+                self.gpu.l2_sharpness,
             ),
         )
         return Phase(self.launch.launch, (stream,))
@@ -188,7 +202,7 @@ class LaunchLowering:
         if wide:
             latency = (cycles + self.blocks.mean(step.waits) * self.gpu.group_wait_cycles) / self.gpu.clock_hz
         else:
-            along_m = max(1.0, min(self.warps, m / 16))
+            along_m = max(1.0, min(self.blocks.mean(step.row_warps) or self.warps, m / 16))
             read = k * word * (held * m * self.warps / along_m + n * along_m * repeat)
             loaded = read / self.gpu.shared_bytes_per_cycle / self.gpu.clock_hz
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
@@ -253,18 +267,18 @@ class LaunchLowering:
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
-        pairs = paired_share(self.access(step)) if load and step.same and gpu.paired_requests else 0.0
         piece = self.blocks.mean(step.piece)
-        crowd = max(1.0, LINE_BYTES / piece) if piece else 1.0  # a piece of a line is a request as a whole one is
-        asked = bytes_per_trip * (1 - pairs / 2 if crowd == 1 else 1.0)  # and is asked for by each
+        pieces = max(1.0, SLICE_BYTES / piece) if piece else 1.0
+        whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
+        asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
-        busy = bytes_per_trip * crowd / gpu.port_bandwidth
-        # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
+        busy = bytes_per_trip * pieces / gpu.port_bandwidth
+        # Where all multiprocessors ask at the same time, what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        if not prefetched:
-            busy = max(busy, active * l2_busy)
+        apart = prefetched or (self.walks[index] and load and not self.blocks.mean(step.asynchronous))
+        crowd = 0.0 if apart else max(0.0, active * l2_busy - busy)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
@@ -282,8 +296,23 @@ class LaunchLowering:
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
-        return [*made, self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})]
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * (busy + crowd)
+        port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
+        return [*made, replace(port, crowd_s=self._at(index, crowd))]
+
+    def _served(self, step: GridStep, index: int) -> float:
+        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same.
+
+        Blocks start in step, and lose step with the trips that they make.
+        """
+        gpu = self.gpu
+        if not step.same or not gpu.joint_requests:
+            return 0.0
+        waves = max(1.0, self.blocks.count / (self.slots * gpu.multiprocessors))
+        gone = waves * self.totals[index] / self.blocks.count / gpu.joint_trips
+        in_step = (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
+        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * in_step
+        return done * joint_share(self.access(step), gpu.multiprocessors, int(gpu.request_groups), self.in_flight)
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
@@ -373,8 +402,9 @@ class LaunchLowering:
         )  # fmt: skip
         totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
         for (name, group), part in zip(shared.items(), fetched, strict=True):
-            asked = wave_bytes(merged([self.access(step) for step in group if not step.again]), self.in_flight)
-            self.fresh[name] = min(1.0, part / max(asked, 1.0))
+            asked = wave_bytes(abreast(merged([self.access(step) for step in group if not step.again])), self.in_flight)
+            leading = leading_share(merged([self.access(step) for step in group]), self.in_flight)
+            self.fresh[name] = min(1.0, part / max(asked, 1.0)) if leading is None else leading
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)

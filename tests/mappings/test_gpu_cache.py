@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mappings.gpu.cache import Access, dirty_bytes, fetched_bytes, merged, paired_share, union_bytes
+from mappings.gpu.cache import Access, dirty_bytes, fetched_bytes, joint_share, merged, union_bytes
 
 
 def access(first: list[int], last: list[int], key: list[int], shared: bool = True) -> Access:
@@ -52,9 +52,14 @@ def test_ranges_of_one_tensor_are_merged() -> None:
     assert fetched_bytes([both], 2, 0) == [16]
 
 
-def test_neighbours_that_read_the_same_are_paired() -> None:
-    assert paired_share(access([0, 0, 5, 5], [1, 1, 6, 6], [0, 0, 0, 0])) == 1
-    assert paired_share(access([0, 1, 2, 3], [1, 2, 3, 4], [0, 0, 0, 0])) == 0
+def test_a_group_of_multiprocessors_asks_once() -> None:
+    """By hand: pairs of blocks go in turn to two groups; blocks 0, 1, 4, 5 to one, 2, 3, 6, 7 to the other."""
+    pairs = access([0, 0, 5, 5, 7, 7, 9, 9], [1, 1, 6, 6, 8, 8, 10, 10], [0] * 8)
+    assert joint_share(pairs, 8, 2, 8) == 0.5
+    across = access([0, 0, 5, 5, 0, 0, 5, 5], [1, 1, 6, 6, 1, 1, 6, 6], [0] * 8)
+    assert joint_share(across, 8, 2, 8) == 0.75
+    assert joint_share(access([0, 1, 2, 3], [1, 2, 3, 4], [0] * 4), 8, 2, 4) == 0
+    assert joint_share(across, 8, 2, 4) == 0.5  # only the first wave is looked at
 
 
 def test_dirty_lines_are_a_share_of_the_cache() -> None:

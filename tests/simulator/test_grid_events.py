@@ -145,7 +145,7 @@ def test_a_busy_unit_lowers_the_clock() -> None:
 def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     """A large product draws more than 400 W: the clock falls until what it draws on average is that."""
     case = Case(
-        "matmul", batch=1, heads=1, kv_heads=1, q_len=4096, kv_len=4096, head_dim=1024, block_m=128, block_n=128,
+        "matmul", batch=1, heads=1, kv_heads=1, q_len=4096, kv_len=4096, head_dim=1024, block_m=128, block_n=256,
         block_k=64, warps=8, stages=3,
     )  # fmt: skip
     cool, warm = (
@@ -158,7 +158,7 @@ def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     )
     slower = [float(run(warm).latency_s[0] / run(cool).latency_s[0]) for run in (evaluate, evaluate_events)]
     assert min(slower) > 1.2
-    assert slower[0] == pytest.approx(slower[1], rel=0.06)  # their times at the full clock differ
+    assert slower[0] == pytest.approx(slower[1], rel=0.1)  # events stretch the L2 too, and their times differ
     (stream,) = warm.phases[0].streams
     limit = stream.residency.power if stream.residency else None
     assert limit is not None

@@ -32,9 +32,11 @@ def test_two_balanced_stations_by_hand() -> None:
 
 
 def test_blocks_start_in_order_where_one_has_ended() -> None:
-    assert makespan_s(np.array([3.0, 1.0, 1.0, 1.0]), 2) == 3.0
-    assert makespan_s(np.array([1.0, 1.0, 1.0, 3.0]), 2) == 4.0
-    assert makespan_s(np.array([5.0]), 4) == 5.0
+    assert makespan_s(np.array([3.0, 1.0, 1.0, 1.0]), 2, np.ones(1)) == 3.0
+    assert makespan_s(np.array([1.0, 1.0, 1.0, 3.0]), 2, np.ones(1)) == 4.0
+    assert makespan_s(np.array([5.0]), 4, np.ones(1)) == 5.0
+    # Two blocks beside each other, the second three times as long: alone it is twice as fast.
+    assert makespan_s(np.array([1.0, 3.0]), 1, np.array([0.5, 1.0])) == 2.0
 
 
 def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
@@ -42,7 +44,7 @@ def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
     ends = np.zeros(8)
     for duration in durations:
         ends[ends.argmin()] += duration
-    assert makespan_s(durations, 8) == pytest.approx(ends.max(), rel=0.01)
+    assert makespan_s(durations, 8, np.ones(1)) == pytest.approx(ends.max(), rel=0.01)
 
 
 def test_a_pipeline_covers_the_loads_of_later_tiles() -> None:
@@ -96,7 +98,7 @@ def test_what_is_taken_in_passing_delays_only_others() -> None:
 @given(st.floats(1e-5, 1e-2), st.floats(0.0, 20.0), st.floats(0.5, 1.0))
 def test_the_clock_falls_until_the_limit_is_met(seconds: float, dynamic_j: float, clock: float) -> None:
     limit = PowerLimit(700, 120, 1.75, 1e-4, 500)
-    stretch = limit.stretch(seconds, dynamic_j, clock)
+    stretch = limit.stretch(lambda by: seconds * by, dynamic_j, clock)
     share, run_s = clock / stretch, seconds * stretch
     drawn_w = (120 * run_s + dynamic_j * share**1.75 + 500 * 1e-4) / (run_s + 1e-4)
     assert stretch >= 1

@@ -17,6 +17,8 @@ SHARED_BYTES = 227 * 1024
 ACCUMULATORS = 160
 """Registers of a thread that results of products may take."""
 TILES = 5
+PATTERN_BLOCK = 128
+"""Queries and keys of a block of the patterns, which tiles have to divide."""
 Row = dict[str, Any]
 
 
@@ -30,7 +32,10 @@ def _flash(draw: random.Random) -> Row:
         q_len=[700, 1024, 1900, 2048, 3072, 4000, 4096, 6144, 9000, 12288],
     )  # fmt: skip
     heads = draw.choice([4, 8, 12, 16, 20, 24, 32, 40])
-    shape |= {"heads": heads, "kv_heads": draw.choice([one for one in (heads, heads, heads // 4, 4) if not heads % one])}
+    shape |= {
+        "heads": heads,
+        "kv_heads": draw.choice([one for one in (heads, heads, heads // 4, 4) if not heads % one]),
+    }
     shape["batch"] = max(1, min(8, round(2e9 / (heads * shape["q_len"] ** 2))))
     if draw.random() < 0.2:
         shape["window"] = draw.choice([256, 500, 1024, 3000])
@@ -38,7 +43,9 @@ def _flash(draw: random.Random) -> Row:
 
 
 def _flash_tile(draw: random.Random, shape: Row) -> Row | None:
-    tile = _choices(draw, block_m=[32, 64, 64, 128, 128, 256], block_n=[16, 32, 64, 64, 128], warps=[4, 8], stages=[2, 3, 4])
+    tile = _choices(
+        draw, block_m=[32, 64, 64, 128, 128, 256], block_n=[16, 32, 64, 64, 128], warps=[4, 8], stages=[2, 3, 4]
+    )
     width = 1 << (shape["head_dim"] - 1).bit_length()
     held = tile["block_m"] * (width + tile["block_n"]) / (32 * tile["warps"])
     shared = (tile["block_m"] + 2 * tile["stages"] * tile["block_n"]) * width * 2
@@ -60,8 +67,9 @@ def _matmul(draw: random.Random) -> Row:
 def _matmul_tile(draw: random.Random, shape: Row) -> Row | None:
     few = shape["q_len"] < 64
     tile = _choices(
-        draw, block_m=[16, 32, 64] if few else [64, 128, 128, 256], block_n=[32, 64, 128] if few else [64, 128, 128, 256],
-        block_k=[32, 64, 64, 128], warps=[4, 8], stages=[2, 3, 4, 5],
+        draw, block_m=[16, 32, 64] if few else [64, 128, 128, 256],
+        block_n=[32, 64, 128] if few else [64, 128, 128, 256], block_k=[32, 64, 64, 128],
+        warps=[4, 8], stages=[2, 3, 4, 5],
     )  # fmt: skip
     word = 1 if shape.get("dtype") == "fp8" else 2
     shared = tile["stages"] * (tile["block_m"] + tile["block_n"]) * tile["block_k"] * word
@@ -158,7 +166,9 @@ def rows(seed: int) -> Iterator[Row]:
                     tiles.append(tile)
                 if len(tiles) == TILES:
                     break
-            yield from ({**shape, **tile} for tile in tiles)
+            yield from (
+                {**shape, **tile} for tile in tiles if "pattern" not in shape or tile["block_m"] <= PATTERN_BLOCK
+            )
 
 
 def main(name: str, seed: int) -> None:

@@ -137,15 +137,15 @@ def test_a_mistake_is_named_with_its_file_and_key(old: str, new: str, key: str |
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, math.nan, math.inf, "long", np.array([4.0, math.nan])])
 def test_a_size_from_outside_must_be_a_whole_number(value: object) -> None:
-    with pytest.raises(SpecError, match=r"whole number of at least 1|not a finite number|text") as caught:
+    with pytest.raises(SpecError, match="whole number of at least 1") as caught:
         Workload.parse(SMALL, file="small.yaml").resolve({"L": value})
-    assert caught.value.file == "small.yaml"
+    assert (caught.value.file, caught.value.key) == (None, "set.L")
 
 
 def test_a_bad_design_point_is_named() -> None:
     with pytest.raises(SpecError, match="found -4 at design point 1") as caught:
         Workload.parse(SMALL).resolve({"L": np.array([4, -4, 0])})
-    assert caught.value.key == "variables.L"
+    assert caught.value.key == "set.L"
 
 
 def test_an_unknown_workload_is_named_with_the_nearest() -> None:
