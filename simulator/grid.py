@@ -297,8 +297,12 @@ class Grid:
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
         near = max(shared.values(), default=0.0)
-        waited = self.short or self.piped.any()
-        whole_s = self._bound(whole_s, near, self.residency.near_sharpness) if waited else max(whole_s, near)
+        if self.short:  # what is waited for as a whole comes in bursts, as from the memory
+            whole_s = self._bound(whole_s, near, self.sharpness)
+        elif self.piped.any():
+            whole_s = self._bound(whole_s, near, self.residency.near_sharpness)
+        else:
+            whole_s = max(whole_s, near)
         return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
 
     def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:
