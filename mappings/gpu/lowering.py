@@ -208,7 +208,9 @@ class LaunchLowering:
             steps = np.ceil(k * word / 32) * self.gpu.sync_step_cycles + self.gpu.shared_latency_cycles
             # Dependent steps are waited for as far as neither the products nor the loads take as long.
             longest = max(busy, loaded) / self.teams
-            latency = self.blocks.mean(step.waits) * max(steps / self.gpu.clock_hz - longest, 0.0)
+            # Each warp multiplies on the tensor cores of its own scheduler.
+            chain = max(steps / self.gpu.clock_hz, busy * 4 / min(4, self.warps))
+            latency = self.blocks.mean(step.waits) * max(chain - longest, 0.0)
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
         made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
