@@ -302,10 +302,18 @@ class LaunchLowering:
             if self._met(index):  # for the last of a whole tile's lines
                 waited += share * (last - first)
             return gpu.l2_latency + waited
+        if self.walks[index]:  # what a trip asks for queues as far as it goes
+            last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
         walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
         # What is asked for alone, later, waits without the queue of a whole block's requests.
         later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + share * first)
         return gpu.l2_latency + (fresh if walked else share) * last + later
+
+    def _waited_bytes(self, index: int) -> float:
+        """Bytes that a trip of a loop asks for and waits for itself."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
+        return moved / max(self.totals[index], 1e-9)
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
