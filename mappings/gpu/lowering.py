@@ -279,7 +279,7 @@ class LaunchLowering:
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * (busy + crowd)
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
 
@@ -313,7 +313,7 @@ class LaunchLowering:
         """Bytes that a trip of a loop asks for and waits for itself."""
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
-        return moved / max(self.totals[index], 1e-9)
+        return float(moved / max(self.totals[index], 1e-9))
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
