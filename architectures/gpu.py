@@ -60,6 +60,7 @@ class Gpu:
     dram_write_bandwidth: float
     dram_copy_bandwidth: float
     dram_latency: float
+    dram_latency_bytes: float
     dram_first_latency: float
     dram_ramp: float
     dram_line_share: float

@@ -358,7 +358,8 @@ def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, c
     for step in steps:
         busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
         if crowded:
-            busy += float(np.broadcast_to(np.asarray(step.crowd_s), np.shape(step.busy_s))[0, index])
+            more = float(np.broadcast_to(np.asarray(step.crowd_s), np.shape(step.busy_s))[0, index])
+            busy, delay = busy + more, delay - more if delay < 0 else delay  # a transfer that nothing waits for
         if _distance(step) > 0:
             ahead += busy
             ahead_latency = max(ahead_latency, delay)

@@ -299,7 +299,7 @@ class LaunchLowering:
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * (busy + crowd)
+            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
 
@@ -336,10 +336,18 @@ class LaunchLowering:
             if self._met(index):  # for the last of a whole tile's lines
                 waited += share * (last - first)
             return gpu.l2_latency + waited
+        if self.walks[index]:  # what a trip asks for queues as far as it goes
+            last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
         walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
         # What is asked for alone, later, waits without the queue of a whole block's requests.
         later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + share * first)
         return gpu.l2_latency + (fresh if walked else share) * last + later
+
+    def _waited_bytes(self, index: int) -> float:
+        """Bytes that a trip of a loop asks for and waits for itself."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
+        return float(moved / max(self.totals[index], 1e-9))
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
