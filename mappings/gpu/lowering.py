@@ -261,10 +261,10 @@ class LaunchLowering:
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
         busy = bytes_per_trip * crowd / gpu.port_bandwidth
-        # All multiprocessors ask at about the same time: what waits for a transfer gets its part of the L2's bandwidth.
+        # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
         if not prefetched:
-            busy = max(busy, active * l2_busy)
+            busy += max(0.0, active * l2_busy - busy) * self._in_step(index)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
@@ -286,18 +286,18 @@ class LaunchLowering:
         return [*made, self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})]
 
     def _served(self, step: GridStep, index: int) -> float:
-        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same.
-
-        Blocks start in step, and lose step with the trips that they make.
-        """
+        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same."""
         gpu = self.gpu
         if not step.same or not gpu.joint_requests:
             return 0.0
-        waves = max(1.0, self.blocks.count / (self.slots * gpu.multiprocessors))
-        gone = waves * self.totals[index] / self.blocks.count / gpu.joint_trips
-        in_step = (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
-        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * in_step
+        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * self._in_step(index)
         return done * joint_share(self.access(step), gpu.multiprocessors, int(gpu.request_groups), self.in_flight)
+
+    def _in_step(self, index: int) -> float:
+        """Blocks start in step, and lose step with the trips that they make: the mean over those of a loop."""
+        waves = max(1.0, self.blocks.count / (self.slots * self.gpu.multiprocessors))
+        gone = waves * self.totals[index] / self.blocks.count / self.gpu.joint_trips
+        return (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
