@@ -316,12 +316,19 @@ class LaunchLowering:
         if self._prefetched(step, index):
             waited = fresh * first
             if self._met(index):  # for the last of a whole tile's lines
-                waited += share * (last - first)
+                waited += share * (last - first) + self._trailing_s(index)
             return gpu.l2_latency + waited
         walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
         # What is asked for alone, later, waits without the queue of a whole block's requests.
         later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + share * first)
         return gpu.l2_latency + (fresh if walked else share) * last + later
+
+    def _trailing_s(self, index: int) -> float:
+        """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
+        asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
+        return max(0.0, copied / self.gpu.port_bandwidth - copied / asking)
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
