@@ -278,10 +278,9 @@ class LaunchLowering:
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
         busy = bytes_per_trip * pieces / gpu.port_bandwidth
-        # Where all multiprocessors ask at the same time, what waits for a transfer gets its part of the L2's bandwidth.
+        # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        apart = prefetched or (self.walks[index] and load and not self.blocks.mean(step.asynchronous))
-        crowd = 0.0 if apart else max(0.0, active * l2_busy - busy)
+        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy) * self._in_step(index)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
@@ -304,18 +303,18 @@ class LaunchLowering:
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
 
     def _served(self, step: GridStep, index: int) -> float:
-        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same.
-
-        Blocks start in step, and lose step with the trips that they make.
-        """
+        """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same."""
         gpu = self.gpu
         if not step.same or not gpu.joint_requests:
             return 0.0
-        waves = max(1.0, self.blocks.count / (self.slots * gpu.multiprocessors))
-        gone = waves * self.totals[index] / self.blocks.count / gpu.joint_trips
-        in_step = (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
-        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * in_step
+        done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * self._in_step(index)
         return done * joint_share(self.access(step), gpu.multiprocessors, int(gpu.request_groups), self.in_flight)
+
+    def _in_step(self, index: int) -> float:
+        """Blocks start in step, and lose step with the trips that they make: the mean over those of a loop."""
+        waves = max(1.0, self.blocks.count / (self.slots * self.gpu.multiprocessors))
+        gone = waves * self.totals[index] / self.blocks.count / self.gpu.joint_trips
+        return (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
@@ -334,7 +333,7 @@ class LaunchLowering:
         if self._prefetched(step, index):
             waited = fresh * first
             if self._met(index):  # for the last of a whole tile's lines
-                waited += share * (last - first)
+                waited += share * (last - first) + self._trailing_s(index)
             return gpu.l2_latency + waited
         if self.walks[index]:  # what a trip asks for queues as far as it goes
             last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
@@ -348,6 +347,13 @@ class LaunchLowering:
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
         return float(moved / max(self.totals[index], 1e-9))
+
+    def _trailing_s(self, index: int) -> float:
+        """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
+        asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
+        return max(0.0, copied / self.gpu.port_bandwidth - copied / asking)
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
