@@ -111,6 +111,7 @@ class _Calibration:
         yield "memory", self.memory
         yield "resident", self.resident
         yield "concurrency", self.concurrency
+        yield "in_turn", self.in_turn
         yield "dram_pieces", self.dram_pieces
         yield "arithmetic", self.arithmetic
         yield "tensor_tiles", self.tensor_tiles
@@ -188,6 +189,30 @@ class _Calibration:
             timing, moved = self._stopwatch.time(run, SHORT), run()
             rate = moved / timing.ms * 1e3
             yield {"blocks": blocks, "warps": 4, "bytes": moved, **times(timing), "bytes_per_s": rate}
+
+    def in_turn(self) -> Iterator[Fact]:
+        """Time of a turn in which thread blocks ask for a tile and wait for it, by the bytes under way: from the L2 (a
+        buffer that was met before), then from the DRAM."""
+        torch = self._torch
+        for blocks in (1, self._sms, 2 * self._sms):
+            for resident in (True, False):
+                size = (MIB if blocks == 1 else 8 * MIB) if resident else 1024 * MIB
+                source = torch.zeros(size // 4, dtype=torch.int32, device="cuda")
+                for block_bytes in (512, 1024, 2048, 4096, 8192, 16384, 32768):
+                    asked = blocks * block_bytes
+                    turns = max(4096, 8 * size // asked) if resident else min(4096, size // asked)
+                    warps = max(1, block_bytes // 1024)  # eight loads of a thread, which are asked for together
+                    shape = {"blocks": blocks, "block_n": block_bytes // 4, "warps": warps}
+                    few, many = (
+                        self._stopwatch.time(
+                            self._bound(self._kernels.take_turns, source, self._sink, turns=count, **shape), SHORT
+                        )
+                        for count in (turns // 4, turns)
+                    )
+                    turn_ms = (many.ms - few.ms) / (turns - turns // 4)
+                    fact: Fact = {"resident": int(resident), "blocks": blocks, "block_bytes": block_bytes}
+                    fact |= {"warps": warps, **times(many), "turn_ns": turn_ms * 1e6}
+                    yield {**fact, "bytes_per_s": asked / turn_ms * 1e3}
 
     def dram_pieces(self) -> Iterator[Fact]:
         """Reading rows by thread blocks that walk along them: how much of the bandwidth pieces of a size reach."""

@@ -53,6 +53,24 @@ def stream(source: Any, sink: Any, *, blocks: int, block_n: int, warps: int) -> 
     return 4 * chunks * blocks * block_n
 
 
+@triton.jit(do_not_specialize=["turns", "last"])
+def _take_turns(source_ptr, sink_ptr, turns, last, BLOCK_N: tl.constexpr):
+    """Each thread block reads a tile and asks for the next when it is there: where a load is, hangs on the last."""
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    for _ in tl.range(0, turns):
+        value = tl.load(source_ptr + places, cache_modifier=".cg")
+        places = (places + tl.num_programs(0) * BLOCK_N + (value == 2147483647).to(tl.int32)) & last
+    answer = tl.max(places)
+    if answer == 2147483647:  # as in _read
+        tl.store(sink_ptr, answer)
+
+
+def take_turns(source: Any, sink: Any, *, blocks: int, turns: int, block_n: int, warps: int) -> None:
+    """Read `source` (int32, a power of two of zeros) round and round, `block_n` elements of each block in each turn."""
+    last = int(source.numel()) - 1
+    launch(_take_turns, (blocks,), source, sink, turns, last, BLOCK_N=block_n, warps=warps, stages=1)
+
+
 @triton.jit(do_not_specialize=["columns"])
 def _read_rows(source_ptr, sums_ptr, columns, ROWS: tl.constexpr, PIECE: tl.constexpr):
     """Each thread block reads its rows piece by piece."""
