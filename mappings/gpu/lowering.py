@@ -209,7 +209,7 @@ class LaunchLowering:
             # Dependent steps are waited for as far as neither the products nor the loads take as long.
             longest = max(busy, loaded) / self.teams
             # Each warp multiplies on the tensor cores of its own scheduler.
-            chain = max(steps / self.gpu.clock_hz, busy * 4 / min(4, self.warps))
+            chain = max(steps / self.gpu.clock_hz, busy / self.teams * 4 / min(4, self.warps))
             latency = self.blocks.mean(step.waits) * max(chain - longest, 0.0)
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
