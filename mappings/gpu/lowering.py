@@ -332,8 +332,8 @@ class LaunchLowering:
         fresh = max(share, self.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first
-            if self._met(index):  # for the last of a whole tile's lines
-                waited += share * (last - first)
+            if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays
+                waited += max(share * (last - first), self._trailing_s(index))
             return gpu.l2_latency + waited
         if self.walks[index]:  # what a trip asks for queues as far as it goes
             last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
@@ -347,6 +347,13 @@ class LaunchLowering:
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
         return float(moved / max(self.totals[index], 1e-9))
+
+    def _trailing_s(self, index: int) -> float:
+        """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
+        asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
+        return max(0.0, copied / self.gpu.port_bandwidth - copied / asking)
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
