@@ -353,7 +353,7 @@ class LaunchLowering:
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
         asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
-        return max(0.0, copied / self.gpu.port_bandwidth - copied / asking)
+        return max(0.0, float(copied / self.gpu.port_bandwidth - copied / asking))
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
