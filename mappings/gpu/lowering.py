@@ -7,6 +7,7 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -271,7 +272,7 @@ class LaunchLowering:
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         piece = self.blocks.mean(step.piece)
-        pieces = max(1.0, SLICE_BYTES / piece) if piece else 1.0
+        pieces = self._slices(step, piece) * SLICE_BYTES / piece if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
@@ -301,6 +302,14 @@ class LaunchLowering:
             after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
+
+    def _slices(self, step: GridStep, piece: float) -> float:
+        """Slices that serve a piece, in the mean: copies that pass by the first cache ask for one more where their rows
+        begin between slices."""
+        alike = SLICE_BYTES
+        if step.kind == "load" and bool(self.blocks.mean(step.asynchronous)):
+            alike = math.gcd(SLICE_BYTES, int(piece), int(self.blocks.mean(step.row_bytes)))
+        return max(1.0, (piece + SLICE_BYTES - alike) / SLICE_BYTES)
 
     def _served(self, step: GridStep, index: int) -> float:
         """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same."""
