@@ -7,6 +7,7 @@ resources with a copy for each multiprocessor; L2 and DRAM are shared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -271,7 +272,7 @@ class LaunchLowering:
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         piece = self.blocks.mean(step.piece)
-        pieces = max(1.0, SLICE_BYTES / piece) if piece else 1.0
+        pieces = self._slices(step, piece) * SLICE_BYTES / piece if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
@@ -301,6 +302,14 @@ class LaunchLowering:
             after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
+
+    def _slices(self, step: GridStep, piece: float) -> float:
+        """Slices that serve a piece, in the mean: copies that pass by the first cache ask for one more where their rows
+        begin between slices."""
+        alike = SLICE_BYTES
+        if step.kind == "load" and bool(self.blocks.mean(step.asynchronous)):
+            alike = math.gcd(SLICE_BYTES, int(piece), int(self.blocks.mean(step.row_bytes)))
+        return max(1.0, (piece + SLICE_BYTES - alike) / SLICE_BYTES)
 
     def _served(self, step: GridStep, index: int) -> float:
         """The part of what blocks ask for that the L2 serves together with a neighbour's request for the same."""
@@ -332,8 +341,8 @@ class LaunchLowering:
         fresh = max(share, self.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first
-            if self._met(index):  # for the last of a whole tile's lines
-                waited += share * (last - first)
+            if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays
+                waited += max(share * (last - first), self._trailing_s(index))
             return gpu.l2_latency + waited
         if self.walks[index]:  # what a trip asks for queues as far as it goes
             last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
@@ -347,6 +356,13 @@ class LaunchLowering:
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
         moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
         return float(moved / max(self.totals[index], 1e-9))
+
+    def _trailing_s(self, index: int) -> float:
+        """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
+        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
+        copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
+        asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
+        return max(0.0, float(copied / self.gpu.port_bandwidth - copied / asking))
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
