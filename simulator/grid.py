@@ -304,6 +304,8 @@ class Grid:
         """A wave whose blocks are at different places; where each tile's loads are waited for, less is under way."""
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
+        if self.ahead[self.counts > 0].any():
+            outermost /= self.residency.even_share
         near = max(shared.values(), default=0.0)
         if self.short:  # what is waited for as a whole comes in bursts, as from the memory
             whole_s = self._bound(whole_s, near, self.sharpness)
