@@ -175,7 +175,7 @@ class Residency:
     power    what the whole may draw; None where that is not known
     sharpness    how sharply the time turns from bound by latency to bound by the outermost resource: the p of
                  t = (t1^p + t2^p)^(1/p); infinite: the longer of the two
-    even_share   part of the outermost resource's rate that instances reach which stream side by side to the end
+    even_share   part of the outermost resource's rate that instances reach which stream each over its own
     lost_stages  stages of a load pipeline that cover none of a load's latency: the tile in use at least
     near_sharpness  as sharpness, to bound by the other shared resources
     """

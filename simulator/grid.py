@@ -288,14 +288,24 @@ class Grid:
             seconds += self._in_step_s(rounds, fills, places)
             seconds += (full - 1) * self._between_s(whole, places)
         if rest:
-            rounds, fills, _ = self.alone_s(-(-rest // self.copies))
+            gathered = full == 1 and self._ends_apart(places)  # on the multiprocessors that end first
+            rounds, fills, _ = self.alone_s(slots if gathered else -(-rest // self.copies))
             seconds += self._in_step_s(rounds, fills, rest)
         return seconds
+
+    def _ends_apart(self, places: int) -> bool:
+        """Whether the memory sets the pace of a first wave: it serves some multiprocessors sooner than others, so those
+        end one after another, each with all its blocks; blocks that keep their own pace end everywhere at once."""
+        rounds, fills, _ = self.alone_s(places // self.copies)
+        own_s = float((rounds * self.counts + fills * (self.counts > 0)).sum())
+        return not self.short and places * float((self.outermost_s * self.counts).sum()) > own_s
 
     def _between_s(self, whole_s: float, places: int) -> float:
         """A wave whose blocks are at different places; where each tile's loads are waited for, less is under way."""
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
+        if self.ahead[self.counts > 0].any():
+            outermost /= self.residency.even_share
         near = max(shared.values(), default=0.0)
         if self.short:  # what is waited for as a whole comes in bursts, as from the memory
             whole_s = self._bound(whole_s, near, self.sharpness)
