@@ -308,12 +308,13 @@ class Grid:
             outermost /= self.residency.even_share
         near = max(shared.values(), default=0.0)
         if self.short:  # what is waited for as a whole comes in bursts, as from the memory
-            whole_s = self._bound(whole_s, near, self.sharpness)
+            nearer_s = self._bound(whole_s, near, self.sharpness)
         elif self.piped.any():
-            whole_s = self._bound(whole_s, near, self.residency.near_sharpness)
+            nearer_s = self._bound(whole_s, near, self.residency.near_sharpness)
         else:
-            whole_s = max(whole_s, near)
-        return self._bound(whole_s, outermost, self.sharpness) if self.waiting else max(whole_s, outermost)
+            nearer_s = max(whole_s, near)
+        # Who waits in the longer queue finds the other one short.
+        return max(nearer_s, self._bound(whole_s, outermost, self.sharpness) if self.waiting else outermost)
 
     def _bound(self, own_s: float, shared_s: float, sharpness: float) -> float:
         return float(bound_s(np.array(own_s), np.array(shared_s), sharpness))
