@@ -15,12 +15,11 @@ import numpy as np
 from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
-from einsum.expressions import resolve
 from kernels.case import Case
 from kernels.derived import derived_program
 from kernels.patterns import block_size, kept_blocks
 from mappings.gpu.kernel import GpuKernel
-from mappings.gpu.lowering import lower
+from mappings.gpu.lowering import environment, lower_in
 from simulator.analytic import evaluate
 
 DESCRIPTIONS = {
@@ -123,10 +122,12 @@ def _predict_tile(
     case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture, fidelity: Fidelity, form: Form
 ) -> Prediction:
     arguments = arguments_of(case)
+    Gpu.of(machine)
+    env = environment(kernel, machine, arguments)
     if form == "nest":
         program = derived_program(case, kernel, machine, arguments, STEPS)
     else:
-        program = lower(kernel, machine, arguments)
+        program = lower_in(kernel, machine, env)
     if fidelity == "event":
         from simulator.event import evaluate_events
 
@@ -139,7 +140,7 @@ def _predict_tile(
         dram_read_bytes=float(np.max(moved["read"])),
         dram_write_bytes=float(np.max(moved["write"])),
         bound_by=str(np.asarray(result.bound_by).reshape(-1)[0]),
-        roofline_s=_roofline_s(kernel, machine, arguments, len(program.phases)),
+        roofline_s=_roofline_s(kernel, machine, env, len(program.phases)),
         case=case,
     )
 
@@ -183,9 +184,7 @@ def _sum_clipped(start: int, count: int, low: int, high: int) -> int:
     return below * low + above * high + inside * (start + below) + inside * (inside - 1) // 2
 
 
-def _roofline_s(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: dict[str, Any], launches: int) -> float:
-    env: dict[str, Any] = {**machine.variables, **arguments}
-    env.update(resolve(kernel.variables, env))
+def _roofline_s(kernel: GpuKernel, machine: EvaluatedArchitecture, env: dict[str, Any], launches: int) -> float:
     ratio = Gpu.of(machine).format_ratio(env["word_bytes"]) or 1.0
     peak = env["multiprocessors"] * env["tensor_flops_per_cycle"] * env["peak_clock_hz"] * ratio
     work_s = max(kernel.flops.number(env) / peak, kernel.bytes.number(env) / env["dram_read_bandwidth"])

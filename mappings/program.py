@@ -133,11 +133,21 @@ class PowerLimit:
             return float(drawn_j / (seconds + self.pause_s) - self.limit_w)
 
         low, high = 0.2 * clock, clock
-        if excess_w(high) <= 0:
+        above = excess_w(high)
+        if above <= 0:
             return 1.0
-        for _ in range(14):
-            middle = (low + high) / 2
-            low, high = (low, middle) if excess_w(middle) > 0 else (middle, high)
+        below, kept = excess_w(low), 0
+        for _ in range(20):  # false position, where the end that is kept twice counts half (the Illinois rule)
+            if below >= 0 or high - low < 1e-4 * clock:
+                break
+            middle = high - above * (high - low) / (above - below)
+            found = excess_w(middle)
+            if found > 0:
+                high, above, below, kept = middle, found, below / 2 if kept > 0 else below, 1
+            else:
+                low, below, above, kept = middle, found, above / 2 if kept < 0 else above, -1
+            if abs(found) < 1e-4 * self.limit_w:
+                return float(clock / middle)
         return float(clock / low)
 
 

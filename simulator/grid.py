@@ -15,125 +15,13 @@ their loops shares the memory with the same loop of all others. In the waves bet
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mappings.program import Array, Phase, Resource, Step, Stream, TileProgram
-from simulator.residence import residence_s
-
-WAIT_ROUNDS = 5
-"""How often a tile's time and what it waits for its loads are computed from each other."""
-
-
-@dataclass(frozen=True)
-class ClassCost:
-    """What one tile of a class needs of a multiprocessor.
-
-    demand_s   busy seconds of each station, for the whole block
-    latency_s  latencies between the steps
-    ahead_s    seconds of the way to the L2 for loads that run ahead, their latency, and the stages of their pipeline
-    free       teams of a block do not wait for each other; else they meet at barriers, and the time is the mean of that
-               of free teams and of teams in step
-    lost_stages  see `program.Residency`
-    aside_s    busy seconds of what nothing in the tile waits for; the next tile's steps find it done or queue behind it
-    beside_s, beside_latency_s   of the steps that run beside it
-    filled_s, beside_filled_s    of the latencies, what the work of other teams in step fills
-    late_s     what it is known to wait for loads
-    taken_s, behind_s    seconds that its work at other stations, and what it leaves aside there, take of a station
-    crossing_s  what the work that one team leaves behind takes while another in step needs the station
-    forks_s    steps that start together, each with its busy seconds; the next waits for all of them
-    """
-
-    demand_s: Mapping[str, float]
-    latency_s: float
-    ahead_s: float
-    ahead_latency_s: float
-    stages: float
-    free: bool = False
-    lost_stages: float = 1.0
-    aside_s: Mapping[str, float] = field(default_factory=dict)
-    beside_s: Mapping[str, float] = field(default_factory=dict)
-    beside_latency_s: float = 0.0
-    filled_s: float = 0.0
-    beside_filled_s: float = 0.0
-    late_s: float = 0.0
-    taken_s: Mapping[str, float] = field(default_factory=dict)
-    behind_s: Mapping[str, float] = field(default_factory=dict)
-    crossing_s: float = 0.0
-    forks_s: tuple[Mapping[str, float], ...] = ()
-
-    def round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
-        """Seconds in which each of `blocks` blocks of `teams` teams, each with some tiles at a time, finishes one; and
-        what of them it waits for loads."""
-        seconds, late = self.own_round_s(blocks, teams, in_flight)
-        return max(seconds, blocks * self.ahead_s if self.stages > 1 else 0.0), late
-
-    def own_round_s(self, blocks: int, teams: int, in_flight: int = 1) -> tuple[float, float]:
-        """The same without the way to the L2 of loads that run ahead, whose clock does not fall with the others'."""
-        seconds = self._tile_s(self.late_s, blocks, teams, in_flight)
-        if self.stages <= 1:
-            return seconds, 0.0
-        wait, covered, late = self.fill_s(blocks), self.stages - self.lost_stages, 0.0
-        for _ in range(WAIT_ROUNDS if wait > covered * seconds else 0):
-            late = (late + max(0.0, wait - covered * seconds)) / 2
-            seconds = self._tile_s(in_flight * late, blocks, teams, in_flight)
-        return seconds, late
-
-    def _tile_s(self, late_s: float, blocks: int, teams: int, in_flight: int) -> float:
-        """The same, for what a tile waits for its loads."""
-        latency_s = self.latency_s + late_s
-        if teams == in_flight == 1:
-            return self._alone_s(latency_s, blocks, 1)
-        if teams == 1 or self.free:
-            return self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight
-        in_step = self._alone_s(latency_s, blocks * in_flight, 1) / in_flight
-        if late_s > 0 and in_flight == 1:  # all teams of a block wait for the same loads, and begin the tile together
-            return in_step
-        return (in_step + self._alone_s(latency_s, blocks * teams * in_flight, teams) / in_flight) / 2
-
-    def _alone_s(self, latency_s: float, customers: int, parts: int) -> float:
-        beside_latency_s = self.beside_latency_s
-        if parts == 1:
-            latency_s += self.crossing_s - self.filled_s
-            beside_latency_s -= self.beside_filled_s
-        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
-        names = dict.fromkeys(name for path in all_paths for name in path)
-        paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
-        return residence_s(
-            paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[5:], paths[3], paths[4]
-        )
-
-    def fill_s(self, blocks: int) -> float:
-        """Seconds from asking for a tile's loads until they are there."""
-        return self.ahead_latency_s if self.stages > 1 else 0.0
-
-
-def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: float) -> ClassCost:
-    """A whole block as a single tile: all its tiles, what they wait for loads, and latencies of its own."""
-    paths: tuple[dict[str, float], ...] = ({}, {}, {}, {}, {})
-    stages, beside_latency, filled, beside_filled, crossing = 1.0, 0.0, 0.0, 0.0, 0.0
-    forks: list[Mapping[str, float]] = []
-    for cost, count in zip(costs, counts, strict=True):
-        parts = (cost.demand_s, cost.aside_s, cost.beside_s, cost.taken_s, cost.behind_s)
-        for path, part in zip(paths, parts, strict=True):
-            for name, seconds in part.items():
-                path[name] = path.get(name, 0.0) + count * seconds
-        latency_s += count * cost.latency_s
-        beside_latency += count * cost.beside_latency_s
-        filled += count * cost.filled_s
-        beside_filled += count * cost.beside_filled_s
-        crossing += count * cost.crossing_s
-        forks += [{name: count * seconds for name, seconds in fork.items()} for fork in cost.forks_s if count > 0]
-        stages = max(stages, cost.stages)
-    free = any(cost.free for cost in costs)
-    return ClassCost(
-        paths[0], latency_s, 0.0, 0.0, stages, free, aside_s=paths[1], beside_s=paths[2],
-        beside_latency_s=beside_latency, filled_s=filled, beside_filled_s=beside_filled, forks_s=tuple(forks),
-        late_s=float((counts * late_s).sum()), taken_s=paths[3], behind_s=paths[4], crossing_s=crossing,
-    )  # fmt: skip
+from mappings.program import Array, Phase, Resource, Stream, TileProgram
+from simulator.class_cost import ClassCost, class_cost, merged
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -202,7 +90,7 @@ class Grid:
         assert stream.residency is not None
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [_class_cost(stream, resources, index, crowded=True) for index in range(classes)]
+        self.costs = [class_cost(stream, resources, index, crowded=True) for index in range(classes)]
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
@@ -214,7 +102,7 @@ class Grid:
         # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
         # they share at different times. Blocks of long loops stay in step.
         self.short = bool(self.at_once[self.counts > 0].all())
-        self.between = [_class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
+        self.between = [class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
         self.slowdown = self.throttle = 1.0
         self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
@@ -351,65 +239,6 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
 
-def _class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, crowded: bool = False) -> ClassCost:
-    """`crowded`: all copies run each step at the same time."""
-    steps = [step for step in stream.steps if _own(step, resources) and float(np.asarray(step.busy_s)[0, index]) > 0]
-    waited_for = {
-        dependence.step for step in stream.steps for dependence in step.after if np.max(dependence.distance) == 0
-    }
-    computing = [step for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
-    paths: tuple[dict[str, float], ...] = ({}, {}, {})
-    latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
-    teams = stream.residency.teams if stream.residency else 1
-    transfer = ahead = ahead_latency = 0.0
-    forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
-    stages, path = 1.0, 0
-    taken: dict[str, float] = {}
-    behind: dict[str, float] = {}
-    for step in steps:
-        busy, delay = float(np.asarray(step.busy_s)[0, index]), float(np.max(step.latency_s))
-        if crowded:
-            more = float(np.broadcast_to(np.asarray(step.crowd_s), np.shape(step.busy_s))[0, index])
-            busy, delay = busy + more, delay - more if delay < 0 else delay  # a transfer that nothing waits for
-        if _distance(step) > 0:
-            ahead += busy
-            ahead_latency = max(ahead_latency, delay)
-            stages = _distance(step)
-            continue
-        assert step.resource is not None
-        left = step in computing[:-1] and step.name not in waited_for
-        place = 1 if left else path
-        work = forks.get(step.beside or step.name, paths[place])
-        work[step.resource] = work.get(step.resource, 0.0) + busy
-        for name, part in step.takes.items():
-            into = behind if left else taken
-            into[name] = into.get(name, 0.0) + part * busy
-        if step.traffic:  # transfers are asked for together
-            transfer = max(transfer, delay)
-            latency[place] += min(delay, 0.0)  # posted: nothing waits for it
-        else:
-            latency[place] += delay
-            filled[place] += min(step.slack_s, busy * (1 - 1 / teams))
-        path = 2 if left else path
-    assert stream.residency is not None
-    # What a tile loads itself is waited for before the loads that ran ahead.
-    ahead_latency = max(0.0, ahead_latency - transfer)
-    crossed = [min(part * (1 - 1 / teams), paths[0].get(name, 0.0)) for name, part in behind.items()]
-    return ClassCost(
-        paths[0], latency[0] + transfer, ahead, ahead_latency, stages, stream.residency.free,
-        stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
-        forks_s=tuple(forks.values()), taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
-    )  # fmt: skip
-
-
-def _own(step: Step, resources: Mapping[str, Resource]) -> bool:
-    return step.resource is not None and resources[step.resource].copies != 1
-
-
-def _distance(step: Step) -> float:
-    return max((float(np.max(dependence.distance)) for dependence in step.after), default=0.0)
-
-
 def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
     """When the last of some blocks ends that start in order, each at the place that is free first.
 
@@ -417,8 +246,8 @@ def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
     takes where all places are taken. When no more start, the multiprocessors run empty.
     """
     places = copies * pace.size
-    if durations_s.size > 40 * places:  # so many that the order of all but the last ones does not matter
-        head, tail = durations_s[: -20 * places], durations_s[-20 * places :]
+    if durations_s.size > 12 * places:  # so many that the order of all but the last ones does not matter
+        head, tail = durations_s[: -6 * places], durations_s[-6 * places :]
         return float(head.sum()) / places + makespan_s(tail, copies, pace)
     ends = [(end, place) for place, end in enumerate(durations_s[:places].tolist())]
     heapq.heapify(ends)

@@ -8,9 +8,9 @@ usable capacity has room for.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from mappings.program import Array
 LEADER_WAITS = 0.125
 """Part of its time that a block takes longer while it is the first to ask: small, and of no influence else, since who
 follows whom, and by how much, is told by multiples of it."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def fetched_bytes(
     wave = np.arange(blocks) // max(in_flight, 1)
     waves = int(wave[-1]) + 1
     whole = np.zeros(blocks, dtype=np.int64)
-    distinct = [float(union_bytes(access, whole).sum()) for access in accesses]
+    distinct = _of_each(accesses, lambda access: float(union_bytes(access, whole).sum()))
     if sum(distinct) + passing_bytes <= usable_bytes:
         return distinct
-    unions = [union_bytes(access, wave) for access in accesses]
+    unions = _of_each(accesses, lambda access: union_bytes(access, wave))
     footprint = (float(np.sum([union.sum() for union in unions])) + passing_bytes) / waves
     if waves == 1 or not any(access.shared for access in accesses):
         return [float(union.sum()) for union in unions]
@@ -78,7 +80,14 @@ def fetched_bytes(
     # A wave finds what the one before it read, since blocks start one by one where others end; where the L2 holds more,
     # halves of what it holds follow one another, and each finds the one before it.
     half = np.minimum(wave // max(held // 2, 1), np.iinfo(np.int64).max)
-    return [_with_previous(access, half) for access in accesses]
+    return _of_each(accesses, lambda access: _with_previous(access, half))
+
+
+def _of_each(accesses: Sequence[Access], count: Callable[[Access], T]) -> list[T]:
+    """`count` of each, once for tensors that are read alike."""
+    known = {id(access): access for access in accesses}
+    found = {place: count(access) for place, access in known.items()}
+    return [found[id(access)] for access in accesses]
 
 
 def wave_bytes(access: Access, in_flight: int) -> float:
@@ -109,14 +118,15 @@ def leading_share(access: Access, places: int) -> float | None:
         return None
     ends = [0.0] * min(places, access.blocks)
     led: dict[int, tuple[float, float]] = {}  # for each key when its leader started, and how far it goes
-    waited = 0.0
+    waited, slower = 0.0, 1 + LEADER_WAITS
     for part, many in zip(key[reads].tolist(), rows[reads].tolist(), strict=True):
-        start, slower = ends[0], 1 + LEADER_WAITS
+        start = ends[0]
         led_from, led_rows = led.get(part, (start, 0.0))
-        end = max(start + many, led_from + min(many, led_rows) * slower + max(0.0, many - led_rows))
-        end += LEADER_WAITS * max(0.0, many - led_rows)
         if many > led_rows:
+            end = max(start + many, led_from + led_rows * slower + many - led_rows) + LEADER_WAITS * (many - led_rows)
             led[part] = (end - many * slower, many)
+        else:
+            end = max(start + many, led_from + many * slower)
         waited += end - start - many
         heapq.heapreplace(ends, end)
     return float(waited / LEADER_WAITS / rows[reads].sum())

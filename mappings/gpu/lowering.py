@@ -19,20 +19,10 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
-from mappings.gpu.cache import (
-    Access,
-    abreast,
-    as_key,
-    dirty_bytes,
-    fetched_bytes,
-    joint_share,
-    leading_share,
-    merged,
-    wave_bytes,
-)
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
 from mappings.gpu.loops import crowding, meets
 from mappings.gpu.power import energies, power_limit
+from mappings.gpu.reads import Reads
 from mappings.program import (
     Array,
     Dependence,
@@ -52,8 +42,18 @@ LINE_BYTES = 128
 SLICE_BYTES = 64
 """What a slice of the L2 delivers in a cycle (A100 whitepaper: 5120 bytes by 80 slices), and a request takes at least:
 pieces of 64 and 32 bytes are served at the same rate (measured, pieces: one a multiprocessor in 1.05 and 1.01 ns)."""
-SAMPLED_WAVES = 12
-"""Waves of a grid whose reads are followed block by block; later ones go on alike."""
+
+
+def environment(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> Env:
+    """Values of all names in a kernel's description: the architecture's, the arguments, and the kernel's own.
+
+    SpecError names the kernel and what has no value.
+    """
+    env: Env = {**machine.variables, **arguments}
+    try:
+        return env | resolve(kernel.variables, env)
+    except EinsightError as error:
+        raise error.located(key=kernel.name) from None
 
 
 def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[str, Any]) -> TileProgram:
@@ -62,9 +62,12 @@ def lower(kernel: GpuKernel, machine: EvaluatedArchitecture, arguments: Mapping[
     Raises SpecError, naming the kernel, for arguments that it cannot take and blocks that do not fit.
     """
     Gpu.of(machine)
+    return lower_in(kernel, machine, environment(kernel, machine, arguments))
+
+
+def lower_in(kernel: GpuKernel, machine: EvaluatedArchitecture, env: Env) -> TileProgram:
+    """The same for a call whose names all have values, see `environment`."""
     try:
-        env: Env = {**machine.variables, **arguments}
-        env.update(resolve(kernel.variables, env))
         for complaint, condition in kernel.limits.items():
             if not condition.evaluate(env):
                 raise SpecError(complaint)
@@ -124,14 +127,12 @@ class LaunchLowering:
         # A loop that is written with trips is pipelined, however few there are; one that is not, is straight code.
         self.walks = [loop.trips is not ONE for loop in launch.loops]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
-        self.accesses: dict[int, Access] = {}
-        self.fresh: dict[str, float] = {}  # part of what a wave asks for that no earlier wave left in the L2
-        self.in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
-        self.sampled = min(self.blocks.count, SAMPLED_WAVES * self.in_flight)
+        in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
+        self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight)
 
     def phase(self) -> Phase:
         """The phase: one stream, whose first step stands for the start of a block."""
-        dram, retained = self._dram_bytes()
+        dram, retained = self.reads.dram_bytes()
         stores = {id(step) for loop in self.launch.loops for step in loop.steps if step.kind == "store"}
         written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
@@ -261,7 +262,7 @@ class LaunchLowering:
         """Loads and stores: the way of a multiprocessor to the L2, the L2, and what the DRAM moves."""
         gpu = self.gpu
         trips = max(self.totals[index], 1e-9)
-        bytes_per_trip = self.moved_bytes(step) / trips
+        bytes_per_trip = self.reads.moved_bytes(step) / trips
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
         tensor = str(step.load or step.store)
@@ -317,7 +318,7 @@ class LaunchLowering:
         if not step.same or not gpu.joint_requests:
             return 0.0
         done = gpu.joint_later + (gpu.joint_requests - gpu.joint_later) * self._in_step(index)
-        return done * joint_share(self.access(step), gpu.multiprocessors, int(gpu.request_groups), self.in_flight)
+        return done * self.reads.joint(step)
 
     def _in_step(self, index: int) -> float:
         """Blocks start in step, and lose step with the trips that they make: the mean over those of a loop."""
@@ -330,7 +331,7 @@ class LaunchLowering:
         if self.free or any(bool(self.blocks.mean(step.aside)) for step in self.launch.loops[index].steps):
             return 0.0  # beside products that are left behind, addresses come no faster
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
-        copied = sum(self.moved_bytes(step) for step in loads if self._prefetched(step, index))
+        copied = sum(self.reads.moved_bytes(step) for step in loads if self._prefetched(step, index))
         return float(min(1.0, self.gpu.copy_queue * self.totals[index] / max(copied, 1.0)))
 
     def _latency(self, step: GridStep, index: int, share: float) -> float:
@@ -338,7 +339,7 @@ class LaunchLowering:
         gpu = self.gpu
         first, last = (latency - gpu.l2_latency for latency in (gpu.dram_first_latency, gpu.dram_latency))
         # Blocks that walk over the same wait together for the one that is first to ask.
-        fresh = max(share, self.fresh.get(str(step.load), 1.0)) if not step.again else share
+        fresh = max(share, self.reads.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first
             if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays
@@ -354,13 +355,13 @@ class LaunchLowering:
     def _waited_bytes(self, index: int) -> float:
         """Bytes that a trip of a loop asks for and waits for itself."""
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
-        moved = sum(self.moved_bytes(step) for step in loads if not self._prefetched(step, index))
+        moved = sum(self.reads.moved_bytes(step) for step in loads if not self._prefetched(step, index))
         return float(moved / max(self.totals[index], 1e-9))
 
     def _trailing_s(self, index: int) -> float:
         """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
         loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
-        copied = sum(self.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
+        copied = sum(self.reads.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
         asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
         return max(0.0, float(copied / self.gpu.port_bandwidth - copied / asking))
 
@@ -390,61 +391,3 @@ class LaunchLowering:
         values = np.zeros((1, len(self.launch.loops)))
         values[0, index] = value
         return values
-
-    def access(self, step: GridStep) -> Access:
-        """What the first blocks read in a load: as many waves of them as tell how the others go on."""
-        if id(step) not in self.accesses:
-            first, last, row_bytes, *same = (
-                self.blocks.first(value, self.sampled) for value in (*step.rows, step.row_bytes, *(step.same or ()))
-            )
-            self.accesses[id(step)] = Access(first, last, row_bytes, as_key(same, self.sampled), step.same is not None)
-        return self.accesses[id(step)]
-
-    def moved_bytes(self, step: GridStep) -> float:
-        """Bytes that all blocks move in a load or store."""
-        env = self.blocks.env
-        first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
-        rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
-        return float(rows.mean()) * self.blocks.count
-
-    def _dram_bytes(self) -> tuple[dict[int, float], float]:
-        """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
-        walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
-        steps = [step for loop in walked for step in loop.steps]
-        loads = [step for step in steps if step.kind == "load" and not step.hot]
-        stores = [step for step in steps if step.kind == "store"]
-        by_tensor: dict[str, list[GridStep]] = {}
-        for step in loads:
-            by_tensor.setdefault(str(step.load), []).append(step)
-        sizes = {id(step): self.moved_bytes(step) for step in (*loads, *stores)}
-        shared = {name: group for name, group in by_tensor.items() if any(step.same for step in group)}
-        own = sum(
-            sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name] if not step.again
-        )
-        own += sum(sizes[id(step)] for step in stores)
-        fetched = fetched_bytes(
-            [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
-            self.in_flight, self.gpu.l2_usable, own * self.sampled / self.blocks.count,
-        )  # fmt: skip
-        totals = {name: part * self.blocks.count / self.sampled for name, part in zip(shared, fetched, strict=True)}
-        for (name, group), part in zip(shared.items(), fetched, strict=True):
-            asked = wave_bytes(abreast(merged([self.access(step) for step in group if not step.again])), self.in_flight)
-            leading = leading_share(merged([self.access(step) for step in group]), self.in_flight)
-            self.fresh[name] = min(1.0, part / max(asked, 1.0)) if leading is None else leading
-        moved: dict[int, float] = {}
-        for name, group in by_tensor.items():
-            first = sum(sizes[id(step)] for step in group if not step.again)
-            # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
-            live = max(first, own) / self.blocks.count * self.in_flight
-            whole, none = self.gpu.l2_kept_whole, self.gpu.l2_kept_none
-            lost = min(1.0, max(0.0, (live - whole) / (none - whole)))
-            for step in group:
-                share = lost if step.again else totals.get(name, first) / max(first, 1.0)
-                moved[id(step)] = sizes[id(step)] * share
-        for step in stores:
-            moved[id(step)] = sizes[id(step)]
-        written = sum(moved[id(step)] for step in stores)
-        read = sum(moved[id(step)] for step in loads)
-        gpu = self.gpu
-        dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
-        return moved, dirty / written if written else 0.0

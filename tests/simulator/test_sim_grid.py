@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappings.program import PowerLimit
-from simulator.grid import ClassCost, makespan_s, residence_s
+from simulator.class_cost import ClassCost
+from simulator.grid import makespan_s
+from simulator.residence import residence_s
 
 
 @settings(max_examples=100, deadline=None)
