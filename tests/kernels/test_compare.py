@@ -123,7 +123,7 @@ def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
     }
     found = predict(Case("flash_attention", **sizes), Architecture.load("a100-sxm-80gb").evaluate({}))
     rate = 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12
-    assert tflops < rate < tflops * (1.17 if q_len == 512 else 1.15)
+    assert tflops < rate < tflops * (1.19 if q_len == 512 else 1.15)
 
 
 def test_flash_attention_3_without_its_parts(h100: EvaluatedArchitecture) -> None:
