@@ -215,7 +215,17 @@ def test_published_figures_of_other_peoples_kernels(name: str, library: str, mos
     assert summary["all"]["mean_absolute_error"] < most
 
 
-@pytest.mark.parametrize("name, most", [("h100-sxm", 0.10), ("h200-sxm", 0.12)])
+@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm"])
+def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
+    """Rows that nobody looked at: 7.5 and 7.6 %, tau 0.82 and 0.85 when they were measured, with the model finished."""
+    rows = read_rows(MEASUREMENTS / f"{name}-random-3.csv")
+    summary = summarise(compare(rows, Architecture.load(name).evaluate({})))
+    assert summary["all"]["rows"] == 364
+    assert summary["all"]["mean_absolute_error"] < 0.09
+    assert summary["tiles"]["shapes"] == 70 and summary["tiles"]["kendall_tau"] > 0.75
+
+
+@pytest.mark.parametrize("name, most", [("h100-sxm", 0.08), ("h200-sxm", 0.10)])
 def test_measured_rows_stay_predicted(name: str, most: float) -> None:
     """A sample of the measured rows of this project's own kernels; docs/gpu.md has the errors over all of them."""
     rows = [row for row in read_rows(MEASUREMENTS / f"{name}.csv") if not row.reason][::9]

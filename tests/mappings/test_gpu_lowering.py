@@ -198,3 +198,20 @@ def test_single_warps_that_share_rows_load_all_queries(h100: EvaluatedArchitectu
     (phase,) = lower(GpuKernel.load("flash-attention"), h100, {**SIZES, **tile}).phases
     busy = next(step.busy_s for step in phase.streams[0].steps if step.name == "QK 2 operands")
     assert float(np.max(busy)) * h100.variables["clock_hz"] == pytest.approx(4 * (8 + 2) * 512 / 128)
+
+
+def test_short_blocks_share_the_l2_in_the_first_wave_more_than_later() -> None:
+    """Scores without a loop: a further wave, whose blocks are at different places, takes less than a wave alone."""
+    machine = Architecture.load("h100-sxm").evaluate({"power_limit_w": 0})
+
+    def seconds(heads: int) -> float:
+        sizes = {**SIZES, "batch": 1, "heads": heads, "kv_heads": heads, "q_len": 2048, "kv_len": 2048, "head_dim": 64}
+        call = {**sizes, "block_m": 128, "block_n": 128, "warps": 8, "stages": 2, "variant": "qk"}
+        program = lower(GpuKernel.load("unfused"), machine, call)
+        (stream,) = program.phases[0].streams
+        assert int(stream.instances) == heads * 256 and stream.slots is not None and int(stream.slots) == 2
+        return float(evaluate(program).latency_s[0]) - program.launch_s[0]
+
+    alone, few, more, many = (seconds(heads) for heads in (1, 33, 66, 99))  # 32, 64 and 96 waves of 264 blocks
+    assert many - more == pytest.approx(more - few, rel=0.02)
+    assert (many - more) / 32 < 0.9 * alone
