@@ -322,3 +322,8 @@ def row_document(item: Compared) -> dict[str, Any]:
         "chosen_tile": " ".join(f"{name}={value}" for name, value in tile.items() if value),
         "not_compared": item.reason,
     }
+
+
+def percent(value: float | None, signed: bool = False) -> str:
+    """A share in percent, or a dash."""
+    return "-" if value is None else f"{100 * value:{'+' if signed else ''}.1f} %"

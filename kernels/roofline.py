@@ -11,7 +11,7 @@ from typing import Any
 
 from architectures import EvaluatedArchitecture
 from einsum.errors import SpecError
-from kernels.compare import Compared, row_document
+from kernels.compare import Compared, percent, row_document
 from kernels.predict import arguments_of, description
 
 COLOURS = ("#33506e", "#b0413e", "#5b8c5a", "#c98b2b", "#7a5c99", "#3a8fa3", "#8c6d46", "#c2708f", "#777777")
@@ -57,7 +57,8 @@ def markdown(summary: Mapping[str, Any], architecture: str) -> str:
     ]  # fmt: skip
     for name, errors in (*summary["kernels"].items(), ("all", summary["all"])):
         cells = ("mean_error", "mean_absolute_error", "median_absolute_error", "roofline_mean_absolute_error")
-        lines.append(f"| {name} | {errors['rows']} | " + " | ".join(percent(errors.get(cell)) for cell in cells) + " |")
+        shown = (percent(errors.get(cell), signed=cell == "mean_error") for cell in cells)
+        lines.append(f"| {name} | {errors['rows']} | {' | '.join(shown)} |")
     lines += ["", "![simulated against measured](scatter.png)", "", "![roofline](roofline.png)", ""]
     if tiles["shapes"]:
         tau = "-" if tiles["kendall_tau"] is None else f"{tiles['kendall_tau']:.2f}"
@@ -68,16 +69,12 @@ def markdown(summary: Mapping[str, Any], architecture: str) -> str:
     for side, title in (("dram_read", "read"), ("dram_write", "written"), ("dram_total", "in all")):
         found = summary[side]
         if found["rows"]:
+            mean = percent(found["mean_error"], signed=True)
             lines.append(
-                f"DRAM bytes {title}, {found['rows']} rows with counters: mean error {percent(found['mean_error'])}, "
+                f"DRAM bytes {title}, {found['rows']} rows with counters: mean error {mean}, "
                 f"mean absolute {percent(found['mean_absolute_error'])}."
             )
     return "\n".join(lines) + "\n"
-
-
-def percent(value: float | None) -> str:
-    """A share in percent with its sign, or a dash."""
-    return "-" if value is None else f"{100 * value:+.1f} %"
 
 
 def _write_csv(path: Path, compared: Sequence[Compared]) -> None:

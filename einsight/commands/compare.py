@@ -108,6 +108,8 @@ def _compare(
 
 
 def _table(summary: dict[str, Any]) -> str:
+    from kernels.compare import percent
+
     columns: list[Column | str] = [
         "kernel", Column("rows", True), Column("mean error", True), Column("mean absolute", True),
         Column("median absolute", True), Column("roofline alone", True),
@@ -116,30 +118,28 @@ def _table(summary: dict[str, Any]) -> str:
     return render_table(
         columns,
         [
-            [name, str(errors["rows"]), *(_percent(errors.get(key), signed=key == "mean_error") for key in keys)]
+            [name, str(errors["rows"]), *(percent(errors.get(key), signed=key == "mean_error") for key in keys)]
             for name, errors in (*summary["kernels"].items(), ("all", summary["all"]))
         ],
     )
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    from kernels.compare import percent
+
     tiles = summary["tiles"]
     facts = []
     if tiles["shapes"]:
         tau = "-" if tiles["kendall_tau"] is None else f"{tiles['kendall_tau']:.3f}"
-        facts.append(("tiles", f"Kendall tau {tau}, regret {_percent(tiles['regret'])} over {tiles['shapes']} shapes"))
+        facts.append(("tiles", f"Kendall tau {tau}, regret {percent(tiles['regret'])} over {tiles['shapes']} shapes"))
     for key, title in (("dram_read", "DRAM read"), ("dram_write", "DRAM written"), ("dram_total", "DRAM in all")):
         found = summary[key]
         if found["rows"]:
             facts.append(
                 (
                     title,
-                    f"mean {_percent(found['mean_error'], signed=True)}, "
-                    f"mean absolute {_percent(found['mean_absolute_error'])} ({found['rows']} rows)",
+                    f"mean {percent(found['mean_error'], signed=True)}, "
+                    f"mean absolute {percent(found['mean_absolute_error'])} ({found['rows']} rows)",
                 )
             )
     return facts
-
-
-def _percent(value: float | None, signed: bool = False) -> str:
-    return "-" if value is None else f"{100 * value:{'+' if signed else ''}.1f} %"
