@@ -99,6 +99,8 @@ class Grid:
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
         self.counts = stream.counts[0]
+        uneven = stream.residency.counts
+        self.walked = None if uneven is None else (uneven > 0).astype(np.float64)  # (instances, classes)
         # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
         # they share at different times. Blocks of long loops stay in step.
         self.short = bool(self.at_once[self.counts > 0].all())
@@ -217,11 +219,12 @@ class Grid:
         resident = min(slots, -(-instances // self.copies))
         active = min(instances, resident * self.copies)
         rounds, fills, whole = self.alone_s(resident)
-        own = counts * rounds + (counts > 0) * fills
+        assert self.walked is not None
+        own = counts * rounds + self.walked * fills
         if instances <= active:
             durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
-            durations = own.sum(axis=1) + self.residency.setup_s
+            durations = own.sum(axis=1) + self.residency.setup_s  # the same for equal blocks, to the last bit
             durations *= self._between_s(whole, active) / durations.mean()
         # Where a place stays free, those beside it go on faster.
         fewer = [self.alone_s(count)[2] for count in range(1, resident)]

@@ -44,6 +44,12 @@ class Access:
         """Blocks of the grid."""
         return self.first.size // self.ranges
 
+    def start(self, blocks: int) -> Access:
+        """What the first so many blocks read."""
+        chosen = (np.arange(min(blocks, self.blocks)) + self.blocks * np.arange(self.ranges)[:, None]).reshape(-1)
+        parts = (self.first[chosen], self.last[chosen], self.row_bytes[chosen], self.key[chosen])
+        return Access(*parts, self.shared, self.ranges)
+
     def over(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number of each block, for each of its ranges."""
         return np.tile(group, self.ranges)
@@ -66,17 +72,18 @@ def fetched_bytes(
     blocks = accesses[0].blocks
     wave = np.arange(blocks) // max(in_flight, 1)
     waves = int(wave[-1]) + 1
-    whole = np.zeros(blocks, dtype=np.int64)
-    distinct = _of_each(accesses, lambda access: float(union_bytes(access, whole).sum()))
-    if sum(distinct) + passing_bytes <= usable_bytes:
-        return distinct
     unions = _of_each(accesses, lambda access: union_bytes(access, wave))
-    footprint = (float(np.sum([union.sum() for union in unions])) + passing_bytes) / waves
+    apart = [float(union.sum()) for union in unions]
     if waves == 1 or not any(access.shared for access in accesses):
-        return [float(union.sum()) for union in unions]
-    held = int(usable_bytes // max(footprint, 1.0))
+        return apart
+    if sum(float(union.max()) for union in unions) + passing_bytes <= usable_bytes:  # else all of it cannot fit either
+        whole = np.zeros(blocks, dtype=np.int64)
+        distinct = _of_each(accesses, lambda access: float(union_bytes(access, whole).sum()))
+        if sum(distinct) + passing_bytes <= usable_bytes:
+            return distinct
+    held = int(usable_bytes // max((sum(apart) + passing_bytes) / waves, 1.0))
     if held < 1:
-        return [float(union.sum()) for union in unions]
+        return apart
     # A wave finds what the one before it read, since blocks start one by one where others end; where the L2 holds more,
     # halves of what it holds follow one another, and each finds the one before it.
     half = np.minimum(wave // max(held // 2, 1), np.iinfo(np.int64).max)
@@ -149,10 +156,10 @@ def joint_share(access: Access, multiprocessors: int, groups: int, in_flight: in
     """
     if not access.shared or groups < 1:
         return 0.0
-    blocks = np.arange(access.blocks)
-    group = np.where(blocks < in_flight, blocks % multiprocessors // 2 % groups, groups)
-    asked = float(access.block_bytes[access.over(group) < groups].sum())
-    return 1 - float(union_bytes(access, group)[:groups].sum()) / asked if asked > 0 else 0.0
+    wave = access.start(in_flight)
+    group = np.arange(wave.blocks) % multiprocessors // 2 % groups
+    asked = float(wave.block_bytes.sum())
+    return 1 - float(union_bytes(wave, group).sum()) / asked if asked > 0 else 0.0
 
 
 def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:
@@ -203,7 +210,8 @@ def _sorted_by(group: NDArray[np.int64], key: NDArray[np.int64], first: Array) -
     """Places in the order of group, then key, then first row; by one number for all three where that fits."""
     spans = [float(values.max()) + 1 for values in (group, key, first)]
     if spans[0] * spans[1] * spans[2] < 2**62:
-        return np.argsort((group * int(spans[1]) + key) * int(spans[2]) + first.astype(np.int64))
+        # Blocks in launch order mostly are in this order already, which a stable sort makes use of.
+        return np.argsort((group * int(spans[1]) + key) * int(spans[2]) + first.astype(np.int64), kind="stable")
     return np.lexsort((first, key, group))
 
 
