@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import add, mul, sub
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,6 @@ Active = NDArray[np.bool_] | None
 Scope = Mapping[str, Any]
 
 _MAX_POWER_BITS = 4096
-_TOTAL: Mapping[str, Callable[[float, float], float]] = {"+": add, "-": sub, "*": mul, "min": min, "max": max}
-"""Operators with a value for any two floats: most of what descriptions compute, without the checks of the others."""
 
 
 def as_value(value: Any, name: str = "value") -> Value:
@@ -83,12 +80,9 @@ class Name(Node):
     column: int = field(compare=False)
 
     def evaluate(self, scope: Scope, active: Active) -> Value:
-        value = scope.get(self.name)
-        if type(value) is float or type(value) is int:
-            return value
         if self.name not in scope:
             raise SpecError(f"unknown name '{self.name}'{nearest(self.name, scope)}", column=self.column)
-        return as_value(value, self.name)
+        return as_value(scope[self.name], self.name)
 
     def names(self) -> frozenset[str]:
         return frozenset({self.name})
@@ -103,10 +97,8 @@ class Operation(Node):
     column: int = field(compare=False)
 
     def evaluate(self, scope: Scope, active: Active) -> Value:
-        values = [operand.evaluate(scope, active) for operand in self.operands]
-        if self.operator in _TOTAL and len(values) == 2 and type(values[0]) is type(values[1]) is float:
-            return _TOTAL[self.operator](values[0], values[1])
-        return _guarded(self.operator, [_number(value, self.column) for value in values], active, self.column)
+        values = [_number(operand.evaluate(scope, active), self.column) for operand in self.operands]
+        return _guarded(self.operator, values, active, self.column)
 
     def names(self) -> frozenset[str]:
         return _all_names(self.operands)

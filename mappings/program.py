@@ -132,23 +132,12 @@ class PowerLimit:
             drawn_j = self.idle_w * seconds + dynamic_j * share**self.exponent + self.pause_w * self.pause_s
             return float(drawn_j / (seconds + self.pause_s) - self.limit_w)
 
-        low, high = 0.2 * clock, clock
-        above = excess_w(high)
-        if above <= 0:
+        if excess_w(clock) <= 0:
             return 1.0
-        below, kept = excess_w(low), 0
-        for _ in range(20):  # false position, where the end that is kept twice counts half (the Illinois rule)
-            if below >= 0 or high - low < 1e-4 * clock:
-                break
-            middle = high - above * (high - low) / (above - below)
-            found = excess_w(middle)
-            if found > 0:
-                high, above, below, kept = middle, found, below / 2 if kept > 0 else below, 1
-            else:
-                low, below, above, kept = middle, found, above / 2 if kept < 0 else above, -1
-            if abs(found) < 1e-4 * self.limit_w:
-                return float(clock / middle)
-        return float(clock / low)
+        from scipy.optimize import brentq
+
+        low = 0.2 * clock
+        return float(clock / (brentq(excess_w, low, clock, rtol=1e-4) if excess_w(low) < 0 else low))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ class Blocks:
     count: int
     shape: tuple[int, int, int]
     env: Env
-    _means: dict[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, launch: GridLaunch, env: Env) -> Blocks:
@@ -56,13 +55,8 @@ class Blocks:
 
     def mean(self, expression: Expression) -> float:
         """An expression's mean over the blocks."""
-        found = self._means.get(id(expression))
-        if found is None:
-            value = expression.evaluate(self.env)
-            plain = isinstance(value, (int, float))
-            found = float(value) if plain else float(np.mean(np.asarray(value, dtype=np.float64)))
-            self._means[id(expression)] = found
-        return found
+        value = expression.evaluate(self.env)
+        return float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
 
 
 class LoopOrder:
