@@ -69,7 +69,8 @@ class Gpu:
     dram_even_share: float
     lost_stages: float
     l2_capacity: float
-    l2_usable: float
+    l2_ways: float
+    l2_parts: float
     l2_kept_whole: float
     l2_kept_none: float
     l2_dirty_share: float

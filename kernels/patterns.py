@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
 from einsum.errors import SpecError, nearest
 
@@ -55,6 +56,21 @@ def kept_blocks(pattern: str, q_len: int, kv_len: int, causal: bool) -> np.ndarr
             order[kept | ~allowed] = 2.0
             kept |= (np.argsort(np.argsort(order, axis=1), axis=1) < count) & (order < 2.0)
     return kept & allowed
+
+
+def kept_runs(kept: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First block and the one behind the last of each run of kept blocks, (runs, block rows); rows with fewer runs end
+    with empty ones."""
+    edges = np.diff(np.pad(kept, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    many = int((edges == 1).sum(axis=1).max(initial=1))
+    found = []
+    for edge in (1, -1):
+        row, column = np.nonzero(edges == edge)
+        number = np.arange(row.size) - np.searchsorted(row, row)
+        places = np.zeros((many, kept.shape[0]), dtype=np.int64)
+        places[number, row] = column
+        found.append(places)
+    return found[0], found[1]
 
 
 def _parse(pattern: str) -> tuple[list[tuple[str, int]], int]:

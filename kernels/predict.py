@@ -17,7 +17,7 @@ from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from kernels.case import Case
 from kernels.derived import derived_program
-from kernels.patterns import block_size, kept_blocks
+from kernels.patterns import block_size, kept_blocks, kept_runs
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.lowering import environment, lower_in
 from simulator.analytic import evaluate
@@ -154,10 +154,13 @@ def arguments_of(case: Case) -> dict[str, Any]:
     arguments["pattern_block"] = 0
     if case.pattern:
         size = block_size(case.pattern)
-        kept = kept_blocks(case.pattern, case.q_len, case.kv_len, case.causal).sum(axis=1)
+        kept = kept_blocks(case.pattern, case.q_len, case.kv_len, case.causal)
         tile = np.arange(-(-case.q_len // max(case.block_m, 1)))[::-1]  # tiles start with the last queries
-        arguments["kept_blocks"] = kept[np.minimum(tile * max(case.block_m, 1) // size, kept.size - 1)].reshape(
-            1, 1, -1
+        row = np.minimum(tile * max(case.block_m, 1) // size, kept.shape[0] - 1)
+        first, last = kept_runs(kept)
+        arguments["kept_blocks"] = kept.sum(axis=1)[row].reshape(1, 1, -1)
+        arguments["kept_first"], arguments["kept_last"] = (
+            (runs[:, row] * size).reshape(-1, 1, 1, row.size) for runs in (first, last)
         )
         arguments["pattern_block"] = size
         arguments["visible_pairs"] = float(kept.sum()) * size * size

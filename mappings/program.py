@@ -65,6 +65,9 @@ class Traffic:
     read_bytes: Array | float = 0.0
     write_bytes: Array | float = 0.0
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.read_bytes + other.read_bytes, self.write_bytes + other.write_bytes)
+
 
 @dataclass(frozen=True)
 class Step:

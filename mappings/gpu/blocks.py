@@ -45,13 +45,16 @@ class Blocks:
         """A value with an entry for each block, (blocks,)."""
         return np.broadcast_to(np.asarray(value, dtype=np.float64), self.shape).reshape(-1)
 
-    def first(self, expression: Expression, count: int) -> Array:
-        """An expression's value for each of the first `count` blocks."""
-        values = np.broadcast_to(np.asarray(expression.evaluate(self.env), dtype=np.float64), self.shape)
-        values = values[: -(-count // (self.shape[1] * self.shape[2]))]
-        if values.shape[0] == 1:
-            values = values[:, : -(-count // self.shape[2])]
-        return values.reshape(-1)[:count]
+    def ranges(self, expression: Expression, count: int) -> Array:
+        """An expression's value for each of the first `count` blocks, (ranges, count): a value that has several for a
+        block, as the ranges of rows that a list names, has them along an axis before those of the grid."""
+        values = np.asarray(expression.evaluate(self.env), dtype=np.float64)
+        many = values.shape[0] if values.ndim > len(self.shape) else 1
+        values = np.broadcast_to(values, (many, *self.shape))
+        values = values[:, : -(-count // (self.shape[1] * self.shape[2]))]
+        if values.shape[1] == 1:
+            values = values[:, :, : -(-count // self.shape[2])]
+        return values.reshape(many, -1)[:, :count]
 
     def mean(self, expression: Expression) -> float:
         """An expression's mean over the blocks."""

@@ -1,16 +1,15 @@
 """What thread blocks find in the L2 because others that run at the same time, or ran shortly before, read it too.
 
 Blocks start in the order of their numbers, as many at a time as fit (a wave). The bytes that the blocks of one wave
-read are fetched once. What the waves before read is still there if it fits beside: the L2 holds as many waves as its
-usable capacity has room for.
+read are fetched once; what later ones find of them is told by `reuse`.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,6 @@ from mappings.program import Array
 LEADER_WAITS = 0.125
 """Part of its time that a block takes longer while it is the first to ask: small, and of no influence else, since who
 follows whom, and by how much, is told by multiples of it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,43 +55,6 @@ class Access:
     def block_bytes(self) -> Array:
         """Bytes that each block reads."""
         return np.maximum(self.last - self.first, 0.0) * self.row_bytes
-
-
-def fetched_bytes(
-    accesses: Sequence[Access], in_flight: int, usable_bytes: float, passing_bytes: float = 0.0
-) -> list[float]:
-    """Bytes of each access that come from beyond the L2, when `in_flight` blocks run at a time.
-
-    `passing_bytes` are what all blocks move besides, each byte once.
-    """
-    if not accesses:
-        return []
-    blocks = accesses[0].blocks
-    wave = np.arange(blocks) // max(in_flight, 1)
-    waves = int(wave[-1]) + 1
-    unions = _of_each(accesses, lambda access: union_bytes(access, wave))
-    apart = [float(union.sum()) for union in unions]
-    if waves == 1 or not any(access.shared for access in accesses):
-        return apart
-    if sum(float(union.max()) for union in unions) + passing_bytes <= usable_bytes:  # else all of it cannot fit either
-        whole = np.zeros(blocks, dtype=np.int64)
-        distinct = _of_each(accesses, lambda access: float(union_bytes(access, whole).sum()))
-        if sum(distinct) + passing_bytes <= usable_bytes:
-            return distinct
-    held = int(usable_bytes // max((sum(apart) + passing_bytes) / waves, 1.0))
-    if held < 1:
-        return apart
-    # A wave finds what the one before it read, since blocks start one by one where others end; where the L2 holds more,
-    # halves of what it holds follow one another, and each finds the one before it.
-    half = np.minimum(wave // max(held // 2, 1), np.iinfo(np.int64).max)
-    return _of_each(accesses, lambda access: _with_previous(access, half))
-
-
-def _of_each(accesses: Sequence[Access], count: Callable[[Access], T]) -> list[T]:
-    """`count` of each, once for tensors that are read alike."""
-    known = {id(access): access for access in accesses}
-    found = {place: count(access) for place, access in known.items()}
-    return [found[id(access)] for access in accesses]
 
 
 def wave_bytes(access: Access, in_flight: int) -> float:
@@ -162,6 +122,11 @@ def joint_share(access: Access, multiprocessors: int, groups: int, in_flight: in
     return 1 - float(union_bytes(wave, group).sum()) / asked if asked > 0 else 0.0
 
 
+def distinct_bytes(access: Access) -> float:
+    """Bytes that blocks read at all, each counted once."""
+    return float(union_bytes(access, np.zeros(access.blocks, dtype=np.int64)).sum())
+
+
 def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:
     """Distinct bytes that the blocks of each group read, (groups,)."""
     groups = int(group.max()) + 1
@@ -169,20 +134,6 @@ def union_bytes(access: Access, group: NDArray[np.int64]) -> Array:
     if not access.shared:
         return np.asarray(np.bincount(group, weights=access.block_bytes, minlength=groups), dtype=np.float64)
     return _union(access.first, access.last, access.row_bytes, access.key, group, groups)
-
-
-def _with_previous(access: Access, group: NDArray[np.int64]) -> float:
-    """Bytes that groups read and the group before each did not."""
-    single = union_bytes(access, group)
-    if not access.shared or single.size == 1:
-        return float(single.sum())
-    group = access.over(group)
-    again = group < group.max()
-    doubled = [np.concatenate([values, values[again]]) for values in (access.first, access.last, access.row_bytes)]
-    key = np.concatenate([access.key, access.key[again]])
-    pairs = np.concatenate([group, group[again] + 1])
-    both = _union(doubled[0], doubled[1], doubled[2], key, pairs, single.size)
-    return float(both.sum() - single[:-1].sum())
 
 
 def _union(

@@ -82,13 +82,17 @@ def lower_launches(
 ) -> TileProgram:
     """The tile program of launches one after another; `env` has a value for every name in them, and word_bytes."""
     gpu = replace(Gpu.of(machine), group_mma=float(env["group_mma"]))  # a mapping may do without warp groups
-    phases = tuple(LaunchLowering(launch, gpu, env).phase() for launch in launches)
+    phases, dirty = list[Phase](), dict[str, float]()
+    for launch in launches:
+        lowered = LaunchLowering(launch, gpu, env, dirty)
+        phases.append(lowered.phase())
+        dirty = lowered.reads.left
     copies = dict.fromkeys(UNITS, gpu.multiprocessors)
     resources = {name: Resource(name, count) for name, count in copies.items()}
     resources |= {name: Resource(name) for name in ("DRAM", "L2")}
     one = np.ones((1, 1))
     return TileProgram(
-        phases=phases,
+        phases=tuple(phases),
         resources=resources,
         points=1,
         energy_j=energies(gpu, env["word_bytes"]) if gpu.power_limit_w > 0 else {},
@@ -108,7 +112,7 @@ def lower_launches(
 class LaunchLowering:
     """One launch on its way to a phase."""
 
-    def __init__(self, launch: GridLaunch, gpu: Gpu, env: Env) -> None:
+    def __init__(self, launch: GridLaunch, gpu: Gpu, env: Env, dirty: Mapping[str, float]) -> None:
         self.launch = launch
         self.gpu = gpu
         self.blocks = Blocks.of(launch, env)
@@ -128,20 +132,21 @@ class LaunchLowering:
         self.walks = [loop.trips is not ONE for loop in launch.loops]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
-        self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight)
+        self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight, dirty)
 
     def phase(self) -> Phase:
         """The phase: one stream, whose first step stands for the start of a block."""
-        dram, retained = self.reads.dram_bytes()
+        dram = self.reads.dram_bytes()
         stores = {id(step) for loop in self.launch.loops for step in loop.steps if step.kind == "store"}
-        written = sum(moved for step, moved in dram.items() if step in stores) * (1 - retained)
+        written = sum(moved for step, moved in dram.items() if step in stores) * (1 - self.reads.retained)
+        written += sum(dram.values()) * sum(self.reads.pushed.values())
         self.turn = self.gpu.turnaround(sum(moved for step, moved in dram.items() if step not in stores), written)
         steps: list[Step] = []
         self.crowding = [crowding(loop, self.blocks, self.warps, self.gpu) for loop in self.launch.loops]
         for index, loop in enumerate(self.launch.loops):
             previous: str | None = None
             for step in loop.steps:
-                made = self._steps(step, index, previous, dram.get(id(step), 0.0), retained)
+                made = self._steps(step, index, previous, dram.get(id(step), 0.0))
                 steps += made
                 prefetched = step.kind == "load" and self._prefetched(step, index)
                 left = step.kind == "product" and bool(self.blocks.mean(step.aside))
@@ -175,9 +180,7 @@ class LaunchLowering:
         )
         return Phase(self.launch.launch, (stream,))
 
-    def _steps(
-        self, step: GridStep, index: int, previous: str | None, dram_bytes: float, retained: float
-    ) -> list[Step]:
+    def _steps(self, step: GridStep, index: int, previous: str | None, dram_bytes: float) -> list[Step]:
         """A step of the kernel as steps of the program: one for each resource that it needs."""
         after = (Dependence(previous),) if previous else ()
         name = f"{step.name} {index}" if index else step.name
@@ -185,7 +188,7 @@ class LaunchLowering:
             return self._product(step, index, name, after)
         if step.kind == "vector":
             return self._vector(step, index, name, after)
-        return self._transfer(step, index, name, after, dram_bytes, retained)
+        return self._transfer(step, index, name, after, dram_bytes)
 
     def _product(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
         """Warp groups read their operands while they multiply. Single warps load them into registers, those of the next
@@ -257,10 +260,10 @@ class LaunchLowering:
         return made
 
     def _transfer(
-        self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...], dram_bytes: float, retained: float
+        self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...], dram_bytes: float
     ) -> list[Step]:
         """Loads and stores: the way of a multiprocessor to the L2, the L2, and what the DRAM moves."""
-        gpu = self.gpu
+        gpu, retained = self.gpu, self.reads.retained
         trips = max(self.totals[index], 1e-9)
         bytes_per_trip = self.reads.moved_bytes(step) / trips
         dram_per_trip = dram_bytes / trips
@@ -278,12 +281,16 @@ class LaunchLowering:
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
         l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
         latency = self._latency(step, index, share) if load else 0.0
+        pushed = {name: dram_per_trip * part for name, part in self.reads.pushed.items()}  # by the lines that come
         dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
+        dram_busy += sum(pushed.values()) / (gpu.dram_write_bandwidth * self.turn)
         busy = bytes_per_trip * pieces / gpu.port_bandwidth
         # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
         crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy) * self._in_step(index)
-        far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
+        far = {("DRAM", name): Traffic(write_bytes=self._at(index, part)) for name, part in pushed.items()}
+        far["DRAM", tensor] = moved + far.get(("DRAM", tensor), Traffic())
+        acts = {("DRAM", "byte"): dram_per_trip}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),

@@ -295,7 +295,7 @@ class NestLaunch:
             return False
         shapes = [self.homes.ranks.shape(self.homes.einsum(tensor).output)]
         size = float(self.homes.ranks.words(shapes[0], self.extents).flat[0]) * self.tensor_bytes[tensor]
-        return size <= self.gpu.l2_usable or any(hold.level == "L2" for hold in self._holds(tensor))
+        return size <= self.gpu.l2_kept_whole or any(hold.level == "L2" for hold in self._holds(tensor))
 
     def _stages(self, load: Transfer) -> int:
         """Tiles of a load that are under way or in use at a time."""

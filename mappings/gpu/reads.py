@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from mappings.gpu.cache import (
     abreast,
     as_key,
     dirty_bytes,
-    fetched_bytes,
+    distinct_bytes,
     joint_share,
     leading_share,
     merged,
     wave_bytes,
 )
 from mappings.gpu.kernel import GridLaunch, GridStep
+from mappings.gpu.reuse import Kept, lost_parts
 from mappings.program import Array
 
 SAMPLED_WAVES = 12
@@ -31,14 +32,25 @@ Places = tuple[str, ...]
 class Reads:
     """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop.
 
-    fresh  tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`
+    dirty     tensor -> bytes that launches before this one have written and left in the L2
+    retained  the part of what this one writes that it leaves there
+    pushed    tensor -> bytes of `dirty` that reach memory for each byte that this launch moves to or from it
+    left      tensor -> bytes that are in the L2 at its end, and reach memory later
+    fresh     tensor -> the part of what blocks ask for that they wait for the memory for
+    All but `dirty` are filled by `dram_bytes`.
     """
 
-    def __init__(self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int) -> None:
+    def __init__(
+        self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int, dirty: Mapping[str, float]
+    ) -> None:
         self.launch, self.blocks, self.gpu, self.totals, self.in_flight = launch, blocks, gpu, totals, in_flight
+        self.dirty, self.retained = dirty, 0.0
+        self.pushed: dict[str, float] = {}
+        self.left: dict[str, float] = {}
         self.fresh: dict[str, float] = {}
         self._sampled = min(blocks.count, SAMPLED_WAVES * in_flight)
-        self._accesses: dict[Places, Access] = {}
+        self._accesses: dict[tuple[Places, int], Access] = {}
+        self._least: dict[tuple[Places, ...], float] = {}
         self._moved: dict[int, float] = {}
         self._led: dict[tuple[Places, ...], float | None] = {}
         self._joint: dict[Places, float] = {}
@@ -58,16 +70,26 @@ class Reads:
             self._led[key] = leading_share(merged([self.access(step) for step in group]), self.in_flight)
         return self._led[key]
 
-    def access(self, step: GridStep) -> Access:
-        """What the first blocks read in a load: as many waves of them as tell how the others go on."""
-        place = _places(step)
-        if place not in self._accesses:
-            first, last, row_bytes, *same = (
-                self.blocks.first(value, self._sampled) for value in (*step.rows, step.row_bytes, *(step.same or ()))
-            )
-            key, shared = as_key(same, self._sampled), step.same is not None
-            self._accesses[place] = Access(first, last, row_bytes, key, shared)
-        return self._accesses[place]
+    def access(self, step: GridStep, blocks: int | None = None) -> Access:
+        """What the first blocks read in a load: so many of them, or as many waves as tell how the others go on."""
+        place, blocks = _places(step), blocks or self._sampled
+        if (place, blocks) not in self._accesses:
+            values = [self.blocks.ranges(value, blocks) for value in (*step.rows, step.row_bytes, *(step.same or ()))]
+            ranges = max(value.shape[0] for value in values)
+            first, last, row_bytes, *same = (np.broadcast_to(value, (ranges, blocks)).reshape(-1) for value in values)
+            key, shared = as_key(same, ranges * blocks), step.same is not None
+            self._accesses[place, blocks] = Access(first, last, row_bytes, key, shared, ranges)
+        return self._accesses[place, blocks]
+
+    def _merged(self, group: Sequence[GridStep], blocks: int) -> Access:
+        return merged([self.access(step, blocks) for step in group if not step.again])
+
+    def _distinct(self, group: Sequence[GridStep]) -> float:
+        """Bytes of a tensor that blocks read at all."""
+        key = tuple(_places(step) for step in group if not step.again)
+        if key not in self._least:
+            self._least[key] = distinct_bytes(self._merged(group, self.blocks.count))
+        return self._least[key]
 
     def moved_bytes(self, step: GridStep) -> float:
         """Bytes that all blocks move in a load or store."""
@@ -75,11 +97,12 @@ class Reads:
             env = self.blocks.env
             first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
             rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
-            self._moved[id(step)] = float(rows.mean()) * self.blocks.count
+            ranges = rows.shape[0] if rows.ndim > len(self.blocks.shape) else 1
+            self._moved[id(step)] = float(rows.mean()) * ranges * self.blocks.count
         return self._moved[id(step)]
 
-    def dram_bytes(self) -> tuple[dict[int, float], float]:
-        """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
+    def dram_bytes(self) -> dict[int, float]:
+        """Bytes that each load and store moves to or from memory, now or later."""
         walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
         steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
@@ -93,23 +116,28 @@ class Reads:
             sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name] if not step.again
         )
         own += sum(sizes[id(step)] for step in stores)
-        fetched = fetched_bytes(
-            [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
-            self.in_flight, self.gpu.l2_usable, own * self._sampled / self.blocks.count,
-        )  # fmt: skip
-        totals = {name: part * self.blocks.count / self._sampled for name, part in zip(shared, fetched, strict=True)}
-        for (name, group), part in zip(shared.items(), fetched, strict=True):
+        gpu = self.gpu
+        kept = Kept(gpu.l2_capacity, gpu.l2_ways, gpu.l2_parts)
+        accesses = [self._merged(group, self._sampled) for group in shared.values()]
+        lost_parts_of = lost_parts(accesses, self.in_flight, kept, own * self._sampled / self.blocks.count)
+        totals = {}
+        for (name, group), lost in zip(shared.items(), lost_parts_of, strict=True):
+            asked = sum(sizes[id(step)] for step in group if not step.again)
+            least = self._distinct(group)
+            totals[name] = least + lost * max(0.0, asked - least)
+        for name, group in shared.items():
             leading = self._leading(group)
             if leading is None:
-                once = abreast(merged([self.access(step) for step in group if not step.again]))
-                leading = min(1.0, part / max(wave_bytes(once, self.in_flight), 1.0))
+                once = abreast(self._merged(group, self._sampled))
+                fetched = totals[name] * self._sampled / self.blocks.count
+                leading = min(1.0, fetched / max(wave_bytes(once, self.in_flight), 1.0))
             self.fresh[name] = leading
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)
             # A block reads again what it and its neighbours have read in between: the L2 has kept its share of that.
             live = max(first, own) / self.blocks.count * self.in_flight
-            whole, none = self.gpu.l2_kept_whole, self.gpu.l2_kept_none
+            whole, none = gpu.l2_kept_whole, gpu.l2_kept_none
             lost = min(1.0, max(0.0, (live - whole) / (none - whole)))
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
@@ -118,9 +146,16 @@ class Reads:
             moved[id(step)] = sizes[id(step)]
         written = sum(moved[id(step)] for step in stores)
         read = sum(moved[id(step)] for step in loads)
-        gpu = self.gpu
-        dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
-        return moved, dirty / written if written else 0.0
+        own_dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
+        self.retained = own_dirty / written if written else 0.0
+        # What was dirty before goes as new lines come.
+        gone = min(1.0, (read + written) / (gpu.l2_mixed_share * gpu.l2_capacity))
+        self.pushed = {name: size * gone / max(read + written, 1.0) for name, size in self.dirty.items()}
+        self.left = {name: size * (1 - gone) for name, size in self.dirty.items()}
+        for step in stores:
+            name = str(step.store)
+            self.left[name] = self.left.get(name, 0.0) + moved[id(step)] * self.retained
+        return moved
 
 
 def _places(step: GridStep) -> Places:
