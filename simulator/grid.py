@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ def _stream_time(
     grid = Grid(stream, resources, copies)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
 
+    @cache  # the power limit's root finder asks again for what it knows
     def run_s(throttle: float) -> float:
         grid.throttle = throttle
         counts = residency.counts
