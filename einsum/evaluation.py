@@ -24,12 +24,16 @@ Value = int | float | bool | str | NDArray[Any]
 Active = NDArray[np.bool_] | None
 Scope = Mapping[str, Any]
 
+_NUMBERS = frozenset({int, float})
+_PLAIN = _NUMBERS | {bool, str}
 _MAX_POWER_BITS = 4096
 
 
 def as_value(value: Any, name: str = "value") -> Value:
     """A number, text or array in the form that the nodes compute with; SpecError for anything else."""
-    if isinstance(value, (bool, np.bool_)):
+    if type(value) in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
@@ -196,6 +200,8 @@ def is_text(value: Value) -> bool:
 
 
 def _number(value: Value, column: int) -> Any:
+    if type(value) in _NUMBERS:
+        return value
     if is_text(value):
         raise SpecError(f"text {value!r} stands where a number is expected", column=column)
     if isinstance(value, np.ndarray) and value.dtype.kind == "b":
@@ -215,18 +221,15 @@ def _both(active: Active, condition: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _guarded(operator: str, values: list[Any], active: Active, column: int) -> Value:
     """Apply an operator; where it is undefined at a point in use, say so."""
     function, arity, undefined = OPERATORS[operator]
-    if (arity is not None and len(values) != arity) or not values:
+    if len(values) != arity and (arity is not None or not values):
         wanted = f"{arity} argument{'' if arity == 1 else 's'}" if arity else "at least one argument"
         raise SpecError(f"{operator} takes {wanted}, found {len(values)}", column=column)
-    vectorised = any(isinstance(value, np.ndarray) for value in values)
-    if undefined is not None:
-        message, test = undefined
-        wrong = test(*values)
-        if active is not None:
-            wrong = wrong & active
-        if wrong if isinstance(wrong, bool) else np.any(wrong):
-            raise SpecError(f"{message}, found {_first_of(values, wrong)}", column=column)
-        if not vectorised and test(*values):
+    vectorised = _arrays(*values)
+    if undefined is not None and (wrong := undefined[1](*values)) is not False:
+        used = wrong if active is None else wrong & active
+        if np.any(used):
+            raise SpecError(f"{undefined[0]}, found {_first_of(values, used)}", column=column)
+        if not vectorised:
             return math.nan  # no point in use takes this branch
     try:
         if vectorised:
@@ -238,6 +241,8 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
         if vectorised:
             raise  # arrays that do not broadcast
         raise SpecError("the result is out of range", column=column) from None
+    if type(result) in _NUMBERS:
+        return result  # type: ignore[no-any-return]
     if isinstance(result, complex) or (isinstance(result, np.ndarray) and result.dtype.kind == "c"):
         raise SpecError("the result is not a real number", column=column)
     return result if isinstance(result, (np.ndarray, int, float)) else as_value(result)
@@ -259,7 +264,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _arrays(*values: Any) -> bool:
-    return any(isinstance(value, np.ndarray) for value in values)
+    return not _NUMBERS.issuperset(map(type, values)) and any(isinstance(value, np.ndarray) for value in values)
 
 
 def _whole(function: Any, array_function: Any) -> Any:
