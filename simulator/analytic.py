@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -268,22 +269,27 @@ class Totals:
         for phase in program.phases:
             for stream in phase.streams:
                 times = _points(phase.repeat, program.points) * _points(stream.instances, program.points)
+                tile = cls({}, {}, {}, {})
                 for step in stream.steps:
-                    totals._add(step, stream, times)
+                    tile._add_step(step)
+                for book, of_tile in zip(totals._books, tile._books, strict=True):
+                    for key, value in of_tile.items():
+                        _add(book, key, _total(value, stream) * times)
         return totals
 
-    def _add(self, step: Step, stream: Stream, times: Array) -> None:
-        def add(book: dict[tuple[str, str], Array], key: tuple[str, str], value: Array | float) -> None:
-            total = _total(value, stream) * times
-            book[key] = book[key] + total if key in book else total
+    @property
+    def _books(self) -> tuple[dict[tuple[str, str], Array], ...]:
+        return self.read_bytes, self.write_bytes, self.actions, self.work
 
+    def _add_step(self, step: Step) -> None:
+        """One execution of a step, in tiles of each class."""
         for key, traffic in step.traffic.items():
-            add(self.read_bytes, key, traffic.read_bytes)
-            add(self.write_bytes, key, traffic.write_bytes)
+            _add(self.read_bytes, key, traffic.read_bytes)
+            _add(self.write_bytes, key, traffic.write_bytes)
         for key, count in step.actions.items():
-            add(self.actions, key, count)
+            _add(self.actions, key, count)
         for unit, work in step.work.items():
-            add(self.work, (unit, step.name), work)
+            _add(self.work, (unit, step.name), work)
 
     def energy_j(self, program: TileProgram) -> dict[str, Array]:
         """Energy by component: every action's count times its energy."""
@@ -303,3 +309,7 @@ class Totals:
                 table.setdefault(tensor, {})[side] = moved
                 table["total"][side] = table["total"][side] + moved
         return levels
+
+
+def _add(book: dict[tuple[str, str], Any], key: tuple[str, str], value: Array | float) -> None:
+    book[key] = book[key] + value if key in book else value

@@ -21,7 +21,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mappings.program import Array, Phase, Resource, Stream, TileProgram
+from mappings.program import Array, Phase, Resource, Stream, TileProgram, over_classes
 from simulator.class_cost import ClassCost, class_cost, merged
 
 
@@ -70,11 +70,12 @@ def _stream_time(
 
 def dynamic_j(stream: Stream, energy_j: Mapping[tuple[str, str], Array], point: int = 0) -> float:
     """Joules of the actions of one block at the nominal clock; the mean where blocks differ."""
-    total, shape = 0.0, np.shape(stream.counts)
+    points = len(stream.counts)
+    joules = {action: float(np.broadcast_to(each, (points, 1))[point, 0]) for action, each in energy_j.items()}
+    total = 0.0
     for step in stream.steps:
         for action, count in step.actions.items():
-            times = float((np.broadcast_to(count, shape)[point] * stream.counts[point]).sum())
-            total += times * float(np.broadcast_to(energy_j[action], (shape[0], 1))[point, 0])
+            total += float(over_classes(count * stream.counts)[point]) * joules[action]
     return total
 
 
