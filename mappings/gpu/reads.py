@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -28,29 +31,63 @@ Places = tuple[str, ...]
 """The expressions by which blocks find what they read: two tensors with the same are read alike."""
 
 
-class Reads:
-    """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop.
+@dataclass(frozen=True)
+class Alike:
+    """What calls of a launch agree in that read alike: tiles often differ in warps and stages only."""
 
-    fresh  tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`
-    """
+    launch: GridLaunch = field(compare=False)
+    place: int
+    gpu: Gpu
+    totals: tuple[float, ...]
+    in_flight: int
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int) -> Alike:
+        """A launch stands for itself only, since its steps do."""
+        values = [blocks.env[name] for name in launch.moved_by]
+        known = tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
+        return cls(launch, id(launch), gpu, tuple(totals.tolist()), in_flight, (*blocks.shape, *known))
+
+
+@dataclass
+class Found:
+    """What was found out about reads; steps are told apart by their ids."""
+
+    moved: dict[int, float] = field(default_factory=dict)
+    joint: dict[Places, float] = field(default_factory=dict)
+    fresh: dict[str, float] = field(default_factory=dict)
+    dram: tuple[dict[int, float], float] | None = None
+
+
+@lru_cache(maxsize=1024)
+def _found(alike: Alike) -> Found:
+    return Found()
+
+
+class Reads:
+    """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop."""
 
     def __init__(self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int) -> None:
         self.launch, self.blocks, self.gpu, self.totals, self.in_flight = launch, blocks, gpu, totals, in_flight
-        self.fresh: dict[str, float] = {}
         self._sampled = min(blocks.count, SAMPLED_WAVES * in_flight)
         self._accesses: dict[Places, Access] = {}
-        self._moved: dict[int, float] = {}
         self._led: dict[tuple[Places, ...], float | None] = {}
-        self._joint: dict[Places, float] = {}
+        self._found = _found(Alike.of(launch, blocks, gpu, totals, in_flight))
+
+    @property
+    def fresh(self) -> dict[str, float]:
+        """Tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`."""
+        return self._found.fresh
 
     def joint(self, step: GridStep) -> float:
         """The part of what blocks ask for in a load that others of their group of multiprocessors ask for too."""
         place = _places(step)
-        if place not in self._joint:
+        if place not in self._found.joint:
             gpu = self.gpu
             groups = int(gpu.request_groups)
-            self._joint[place] = joint_share(self.access(step), gpu.multiprocessors, groups, self.in_flight)
-        return self._joint[place]
+            self._found.joint[place] = joint_share(self.access(step), gpu.multiprocessors, groups, self.in_flight)
+        return self._found.joint[place]
 
     def _leading(self, group: Sequence[GridStep]) -> float | None:
         key = tuple(_places(step) for step in group)
@@ -71,15 +108,20 @@ class Reads:
 
     def moved_bytes(self, step: GridStep) -> float:
         """Bytes that all blocks move in a load or store."""
-        if id(step) not in self._moved:
+        if id(step) not in self._found.moved:
             env = self.blocks.env
             first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
             rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
-            self._moved[id(step)] = float(rows.mean()) * self.blocks.count
-        return self._moved[id(step)]
+            self._found.moved[id(step)] = float(rows.mean()) * self.blocks.count
+        return self._found.moved[id(step)]
 
     def dram_bytes(self) -> tuple[dict[int, float], float]:
         """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
+        if self._found.dram is None:
+            self._found.dram = self._dram_bytes()
+        return self._found.dram
+
+    def _dram_bytes(self) -> tuple[dict[int, float], float]:
         walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
         steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
