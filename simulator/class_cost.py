@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -88,12 +89,17 @@ class ClassCost:
         if parts == 1:
             latency_s += self.crossing_s - self.filled_s
             beside_latency_s -= self.beside_filled_s
-        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
-        names = dict.fromkeys(name for path in all_paths for name in path)
-        paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
+        paths = [[seconds / parts for seconds in path] for path in self._paths]
         return residence_s(
             paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[5:], paths[3], paths[4]
         )
+
+    @cached_property
+    def _paths(self) -> list[list[float]]:
+        """Busy seconds of all stations, in one order for all: demand, aside, beside, taken, behind, forks."""
+        paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
+        names = dict.fromkeys(name for path in paths for name in path)
+        return [[path.get(name, 0.0) for name in names] for path in paths]
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
