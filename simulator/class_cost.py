@@ -5,7 +5,7 @@ The network of queues of `simulator.grid`, for one class of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -131,12 +131,17 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
     )  # fmt: skip
 
 
-def class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, crowded: bool = False) -> ClassCost:
-    """`crowded`: all copies run each step at the same time."""
-    steps = [step for step in stream.steps if _own(step, resources) and _at(step.busy_s, index) > 0]
+def class_costs(stream: Stream, resources: Mapping[str, Resource], crowded: bool = False) -> list[ClassCost]:
+    """The cost of each class; `crowded`: all copies run each step at the same time."""
+    own = [step for step in stream.steps if step.resource is not None and resources[step.resource].copies != 1]
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if _most(dependence.distance) == 0
     }
+    return [_class_cost(stream, own, waited_for, index, crowded) for index in range(stream.counts.shape[1])]
+
+
+def _class_cost(stream: Stream, own: Sequence[Step], waited_for: Set[str], index: int, crowded: bool) -> ClassCost:
+    steps = [step for step in own if _at(step.busy_s, index) > 0]
     computing = [id(step) for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
     followed = set(computing[:-1])
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
@@ -181,10 +186,6 @@ def class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, cr
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
         forks_s=tuple(forks.values()), taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
     )  # fmt: skip
-
-
-def _own(step: Step, resources: Mapping[str, Resource]) -> bool:
-    return step.resource is not None and resources[step.resource].copies != 1
 
 
 def _distance(step: Step) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mappings.program import Array, Phase, Resource, Stream, TileProgram, over_classes
-from simulator.class_cost import ClassCost, class_cost, merged
+from simulator.class_cost import ClassCost, class_costs, merged
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -93,8 +93,9 @@ class Grid:
         assert stream.residency is not None
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [class_cost(stream, resources, index, crowded=True) for index in range(classes)]
+        self.costs = class_costs(stream, resources, crowded=True)
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
+        self.ahead_s = np.array([cost.ahead_s for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
@@ -107,15 +108,16 @@ class Grid:
         # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
         # they share at different times. Blocks of long loops stay in step.
         self.short = bool(self.at_once[self.counts > 0].all())
-        self.between = [class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
+        self.between = class_costs(stream, resources) if self.short else self.costs
         self.slowdown = self.throttle = 1.0
         self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
+        nothing = np.zeros((1, classes))
         self._drawing_s = 0.0
         for step in stream.steps:
             if step.resource is None:
                 continue
-            busy = np.broadcast_to(np.asarray(step.busy_s, dtype=float), (1, classes))[0]
+            busy = (step.busy_s + nothing)[0]
             if resources[step.resource].copies == 1:
                 tile_s[step.resource] = tile_s.get(step.resource, 0.0) + busy
             elif step.resource == self.residency.droop.resource:
@@ -137,7 +139,7 @@ class Grid:
         if resident not in self._found:
             self._found[resident] = self._own_s(resident)
         rounds, fills, whole = self._found[resident]
-        ahead = resident * np.array([cost.ahead_s for cost in self.costs])
+        ahead = resident * self.ahead_s
         ahead_s = float((ahead * self.counts).sum())
         slowdown = self._drooped(max(whole, ahead_s), resident)
         return np.maximum(rounds * slowdown, ahead), fills, max(whole * slowdown, ahead_s)
