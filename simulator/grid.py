@@ -14,7 +14,6 @@ their loops shares the memory with the same loop of all others. In the waves bet
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from functools import cache
 
@@ -257,14 +256,16 @@ def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
     if durations_s.size > 12 * places:  # so many that the order of all but the last ones does not matter
         head, tail = durations_s[: -6 * places], durations_s[-6 * places :]
         return float(head.sum()) / places + makespan_s(tail, copies, pace)
-    ends = [(end, place) for place, end in enumerate(durations_s[:places].tolist())]
-    heapq.heapify(ends)
-    started = 0.0
-    for duration in durations_s[places:].tolist():
-        started, place = ends[0]
-        heapq.heapreplace(ends, (started + duration, place))
+    ends, waiting, started = durations_s[:places].copy(), durations_s[places:], 0.0
+    while waiting.size:  # as many at a time as start before the first of them ends
+        order = ends.argsort(kind="stable")[: waiting.size]
+        starts = ends[order]
+        following = starts + waiting[: order.size]
+        early = np.append(starts[1:] < np.minimum.accumulate(following)[:-1], False)
+        many = int(early.argmin()) + 1
+        ends[order[:many]] = following[:many]
+        started, waiting = float(starts[many - 1]), waiting[many:]
     left = np.zeros(places)
-    for end, place in ends:
-        left[place] = end - started
+    left[: ends.size] = ends - started
     left = np.sort(left.reshape(pace.size, copies), axis=0)
     return started + float((np.diff(left, axis=0, prepend=0.0) * pace[::-1, None]).sum(axis=0).max())
