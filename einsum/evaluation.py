@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class Operation(Node):
     column: int = field(compare=False)
 
     def evaluate(self, scope: Scope, active: Active) -> Value:
-        values = [_number(operand.evaluate(scope, active), self.column) for operand in self.operands]
+        values = [operand.evaluate(scope, active) for operand in self.operands]
         return _guarded(self.operator, values, active, self.column)
 
     def names(self) -> frozenset[str]:
@@ -219,12 +219,15 @@ def _both(active: Active, condition: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _guarded(operator: str, values: list[Any], active: Active, column: int) -> Value:
-    """Apply an operator; where it is undefined at a point in use, say so."""
+    """Apply an operator to numbers; where it is undefined at a point in use, say so."""
     function, arity, undefined = OPERATORS[operator]
     if len(values) != arity and (arity is not None or not values):
         wanted = f"{arity} argument{'' if arity == 1 else 's'}" if arity else "at least one argument"
         raise SpecError(f"{operator} takes {wanted}, found {len(values)}", column=column)
-    vectorised = _arrays(*values)
+    vectorised = False
+    if not _NUMBERS.issuperset(map(type, values)):
+        values = [_number(value, column) for value in values]
+        vectorised = _arrays(*values)
     if undefined is not None and (wrong := undefined[1](*values)) is not False:
         used = wrong if active is None else wrong & active
         if np.any(used):
@@ -264,29 +267,15 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _arrays(*values: Any) -> bool:
-    return not _NUMBERS.issuperset(map(type, values)) and any(isinstance(value, np.ndarray) for value in values)
+    return any(isinstance(value, np.ndarray) for value in values)
 
 
 def _whole(function: Any, array_function: Any) -> Any:
     return lambda x: array_function(x) if _arrays(x) else function(x)
 
 
-def _fold(function: Any) -> Any:
-    def folded(*values: Any) -> Any:
-        result = values[0]
-        for value in values[1:]:
-            result = function(result, value)
-        return result
-
-    return folded
-
-
-def _smaller(a: Any, b: Any) -> Any:
-    return np.minimum(a, b) if _arrays(a, b) else min(a, b)
-
-
-def _larger(a: Any, b: Any) -> Any:
-    return np.maximum(a, b) if _arrays(a, b) else max(a, b)
+def _most(function: Any, array_function: Any) -> Any:
+    return lambda *values: reduce(array_function, values) if _arrays(*values) else function(values)
 
 
 @lru_cache(maxsize=4096)
@@ -330,8 +319,8 @@ OPERATORS: Mapping[str, tuple[Any, int | None, Any]] = {
     "%": (lambda a, b: a % b, 2, _BY_ZERO),
     "**": (_power, 2, ("zero to a negative power", lambda a, b: (a == 0) & (b < 0))),
     "negative": (lambda a: -a, 1, None),
-    "min": (_fold(_smaller), None, None),
-    "max": (_fold(_larger), None, None),
+    "min": (_most(min, np.minimum), None, None),
+    "max": (_most(max, np.maximum), None, None),
     "ceil": (_whole(math.ceil, np.ceil), 1, None),
     "floor": (_whole(math.floor, np.floor), 1, None),
     "round": (_whole(round, np.round), 1, None),
