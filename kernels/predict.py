@@ -16,7 +16,6 @@ from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from kernels.case import Case
-from kernels.derived import derived_program
 from kernels.patterns import block_size, kept_blocks
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.lowering import environment, lower_in
@@ -128,6 +127,8 @@ def _predict_tile(
     gpu = Gpu.of(machine)
     env = environment(kernel, machine, arguments)
     if form == "nest":
+        from kernels.derived import derived_program
+
         program = derived_program(case, kernel, machine, arguments, STEPS)
     else:
         program = lower_in(kernel, machine, env)

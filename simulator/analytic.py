@@ -214,7 +214,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     first_s, next_s = program.launch_s
     latency_s = sum((time.latency_s for time in times), np.zeros(points)) + first_s + next_s * (len(times) - 1)
     totals = Totals.of(program)
-    energy = {component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()}
+    energy = totals.energy_j(program)
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
@@ -305,7 +305,7 @@ class Totals:
         for level, tensor in self.read_bytes:
             table = levels.setdefault(level, {"total": {"read": np.zeros(points), "write": np.zeros(points)}})
             for side, book in (("read", self.read_bytes), ("write", self.write_bytes)):
-                moved = np.broadcast_to(book[level, tensor], (points,))
+                moved = book[level, tensor]
                 table.setdefault(tensor, {})[side] = moved
                 table["total"][side] = table["total"][side] + moved
         return levels

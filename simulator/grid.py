@@ -241,7 +241,7 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     work: dict[str, float] = {}
     for step in stream.steps:
         if step.resource is not None and resources[step.resource].copies > 1:
-            busy = float(np.sum(np.asarray(step.busy_s) * stream.counts))
+            busy = float((step.busy_s * stream.counts).sum())
             work[step.resource] = work.get(step.resource, 0.0) + busy
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
