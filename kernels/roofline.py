@@ -97,10 +97,10 @@ def _canvas(title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(6.4, 5.2), layout="constrained")
+    picture = Figure(figsize=(6.4, 5.2))
     FigureCanvasAgg(picture)
     picture.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    axes = picture.subplots()
+    axes = picture.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.1, "top": 0.92})
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
