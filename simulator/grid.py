@@ -100,7 +100,8 @@ class Grid:
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
         self.sharpness = stream.residency.sharpness
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
-        self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
+        lone = [cost.round_s(1, teams, in_flight)[0] if cost.stages <= 1 else 0.0 for cost in self.costs]
+        self.lone_s = np.array(lone)
         self.counts = stream.counts[0]
         uneven = stream.residency.counts
         self.walked = None if uneven is None else (uneven > 0).astype(np.float64)  # (instances, classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class Blocks:
     count: int
     shape: tuple[int, int, int]
     env: Env
+    _means: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, launch: GridLaunch, env: Env) -> Blocks:
@@ -54,9 +55,13 @@ class Blocks:
         return values.reshape(-1)[:count]
 
     def mean(self, expression: Expression) -> float:
-        """An expression's mean over the blocks."""
-        value = expression.evaluate(self.env)
-        return float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
+        """An expression's mean over the blocks; loops of a launch often say the same."""
+        if expression.text not in self._means:
+            value = expression.evaluate(self.env)
+            self._means[expression.text] = (
+                float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
+            )
+        return self._means[expression.text]
 
 
 class LoopOrder:

@@ -54,7 +54,7 @@ class Alike:
 class Found:
     """What was found out about reads; steps are told apart by their ids."""
 
-    moved: dict[int, float] = field(default_factory=dict)
+    moved: dict[Places, float] = field(default_factory=dict)
     joint: dict[Places, float] = field(default_factory=dict)
     fresh: dict[str, float] = field(default_factory=dict)
     dram: tuple[dict[int, float], float] | None = None
@@ -108,12 +108,13 @@ class Reads:
 
     def moved_bytes(self, step: GridStep) -> float:
         """Bytes that all blocks move in a load or store."""
-        if id(step) not in self._found.moved:
+        rows = _rows(step)
+        if rows not in self._found.moved:
             env = self.blocks.env
             first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
-            rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
-            self._found.moved[id(step)] = float(rows.mean()) * self.blocks.count
-        return self._found.moved[id(step)]
+            moved = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
+            self._found.moved[rows] = float(moved.mean()) * self.blocks.count
+        return self._found.moved[rows]
 
     def dram_bytes(self) -> tuple[dict[int, float], float]:
         """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
@@ -166,4 +167,8 @@ class Reads:
 
 
 def _places(step: GridStep) -> Places:
-    return tuple(str(part) for part in (*step.rows, step.row_bytes, step.same is None, *(step.same or ())))
+    return (*_rows(step), str(step.same is None), *(str(part) for part in step.same or ()))
+
+
+def _rows(step: GridStep) -> Places:
+    return step.rows[0].text, step.rows[1].text, step.row_bytes.text
