@@ -133,27 +133,33 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
 
 def class_costs(stream: Stream, resources: Mapping[str, Resource], crowded: bool = False) -> list[ClassCost]:
     """The cost of each class; `crowded`: all copies run each step at the same time."""
-    own = [step for step in stream.steps if step.resource is not None and resources[step.resource].copies != 1]
+    own = [
+        (step, _distance(step))
+        for step in stream.steps if step.resource is not None and resources[step.resource].copies != 1
+    ]  # fmt: skip
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if _most(dependence.distance) == 0
     }
     return [_class_cost(stream, own, waited_for, index, crowded) for index in range(stream.counts.shape[1])]
 
 
-def _class_cost(stream: Stream, own: Sequence[Step], waited_for: Set[str], index: int, crowded: bool) -> ClassCost:
-    steps = [step for step in own if _at(step.busy_s, index) > 0]
-    computing = [id(step) for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
+def _class_cost(
+    stream: Stream, own: Sequence[tuple[Step, float]], waited_for: Set[str], index: int, crowded: bool
+) -> ClassCost:
+    """`own`: steps on the resources of a copy, and how many tiles before they wait for."""
+    steps = [(step, distance) for step, distance in own if _at(step.busy_s, index) > 0]
+    computing = [id(step) for step, distance in steps if not step.traffic and distance == 0 and not step.beside]
     followed = set(computing[:-1])
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
-    forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
+    forks: dict[str, dict[str, float]] = {step.beside: {} for step, _ in steps if step.beside}
     stages, path = 1.0, 0
     taken: dict[str, float] = {}
     behind: dict[str, float] = {}
-    for step in steps:
-        busy, delay, distance = _at(step.busy_s, index), _most(step.latency_s), _distance(step)
+    for step, distance in steps:
+        busy, delay = _at(step.busy_s, index), _most(step.latency_s)
         if crowded:
             more = _at(step.crowd_s, index)
             busy, delay = busy + more, delay - more if delay < 0 else delay  # a transfer that nothing waits for
