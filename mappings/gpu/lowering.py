@@ -143,6 +143,8 @@ class LaunchLowering:
         steps: list[Step] = []
         self.crowding = [crowding(loop, self.blocks, self.warps, self.gpu) for loop in self.launch.loops]
         for index, loop in enumerate(self.launch.loops):
+            if not self.totals[index]:  # no block comes here
+                continue
             previous: str | None = None
             for step in loop.steps:
                 made = self._steps(step, index, previous, dram.get(id(step), 0.0), retained)
