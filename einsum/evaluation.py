@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,16 @@ Value = int | float | bool | str | NDArray[Any]
 Active = NDArray[np.bool_] | None
 Scope = Mapping[str, Any]
 
+_NUMBERS = frozenset({int, float})
+_PLAIN = _NUMBERS | {bool, str}
 _MAX_POWER_BITS = 4096
 
 
 def as_value(value: Any, name: str = "value") -> Value:
     """A number, text or array in the form that the nodes compute with; SpecError for anything else."""
-    if isinstance(value, (bool, np.bool_)):
+    if type(value) in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
@@ -97,7 +101,7 @@ class Operation(Node):
     column: int = field(compare=False)
 
     def evaluate(self, scope: Scope, active: Active) -> Value:
-        values = [_number(operand.evaluate(scope, active), self.column) for operand in self.operands]
+        values = [operand.evaluate(scope, active) for operand in self.operands]
         return _guarded(self.operator, values, active, self.column)
 
     def names(self) -> frozenset[str]:
@@ -196,6 +200,8 @@ def is_text(value: Value) -> bool:
 
 
 def _number(value: Value, column: int) -> Any:
+    if type(value) in _NUMBERS:
+        return value
     if is_text(value):
         raise SpecError(f"text {value!r} stands where a number is expected", column=column)
     if isinstance(value, np.ndarray) and value.dtype.kind == "b":
@@ -213,20 +219,20 @@ def _both(active: Active, condition: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _guarded(operator: str, values: list[Any], active: Active, column: int) -> Value:
-    """Apply an operator; where it is undefined at a point in use, say so."""
+    """Apply an operator to numbers; where it is undefined at a point in use, say so."""
     function, arity, undefined = OPERATORS[operator]
-    if (arity is not None and len(values) != arity) or not values:
+    if len(values) != arity and (arity is not None or not values):
         wanted = f"{arity} argument{'' if arity == 1 else 's'}" if arity else "at least one argument"
         raise SpecError(f"{operator} takes {wanted}, found {len(values)}", column=column)
-    vectorised = any(isinstance(value, np.ndarray) for value in values)
-    if undefined is not None:
-        message, test = undefined
-        wrong = test(*values)
-        if active is not None:
-            wrong = wrong & active
-        if wrong if isinstance(wrong, bool) else np.any(wrong):
-            raise SpecError(f"{message}, found {_first_of(values, wrong)}", column=column)
-        if not vectorised and test(*values):
+    vectorised = False
+    if not _NUMBERS.issuperset(map(type, values)):
+        values = [_number(value, column) for value in values]
+        vectorised = _arrays(*values)
+    if undefined is not None and (wrong := undefined[1](*values)) is not False:
+        used = wrong if active is None else wrong & active
+        if np.any(used):
+            raise SpecError(f"{undefined[0]}, found {_first_of(values, used)}", column=column)
+        if not vectorised:
             return math.nan  # no point in use takes this branch
     try:
         if vectorised:
@@ -238,6 +244,8 @@ def _guarded(operator: str, values: list[Any], active: Active, column: int) -> V
         if vectorised:
             raise  # arrays that do not broadcast
         raise SpecError("the result is out of range", column=column) from None
+    if type(result) in _NUMBERS:
+        return result  # type: ignore[no-any-return]
     if isinstance(result, complex) or (isinstance(result, np.ndarray) and result.dtype.kind == "c"):
         raise SpecError("the result is not a real number", column=column)
     return result if isinstance(result, (np.ndarray, int, float)) else as_value(result)
@@ -266,22 +274,8 @@ def _whole(function: Any, array_function: Any) -> Any:
     return lambda x: array_function(x) if _arrays(x) else function(x)
 
 
-def _fold(function: Any) -> Any:
-    def folded(*values: Any) -> Any:
-        result = values[0]
-        for value in values[1:]:
-            result = function(result, value)
-        return result
-
-    return folded
-
-
-def _smaller(a: Any, b: Any) -> Any:
-    return np.minimum(a, b) if _arrays(a, b) else min(a, b)
-
-
-def _larger(a: Any, b: Any) -> Any:
-    return np.maximum(a, b) if _arrays(a, b) else max(a, b)
+def _most(function: Any, array_function: Any) -> Any:
+    return lambda *values: reduce(array_function, values) if _arrays(*values) else function(values)
 
 
 @lru_cache(maxsize=4096)
@@ -325,8 +319,8 @@ OPERATORS: Mapping[str, tuple[Any, int | None, Any]] = {
     "%": (lambda a, b: a % b, 2, _BY_ZERO),
     "**": (_power, 2, ("zero to a negative power", lambda a, b: (a == 0) & (b < 0))),
     "negative": (lambda a: -a, 1, None),
-    "min": (_fold(_smaller), None, None),
-    "max": (_fold(_larger), None, None),
+    "min": (_most(min, np.minimum), None, None),
+    "max": (_most(max, np.maximum), None, None),
     "ceil": (_whole(math.ceil, np.ceil), 1, None),
     "floor": (_whole(math.floor, np.floor), 1, None),
     "round": (_whole(round, np.round), 1, None),

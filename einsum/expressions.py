@@ -73,7 +73,7 @@ class Expression:
         A Python number or text when everything is scalar, else an array of the broadcast shape. SpecError for an
         unknown name, a division by zero or a result that is not finite; the message names the expression.
         """
-        if isinstance(self.root, Constant):
+        if type(self.root) is Constant:
             return self.root.value
         try:
             result = self.root.evaluate(env, None)
@@ -84,7 +84,7 @@ class Expression:
             if "broadcast" not in str(error):
                 raise
             raise SpecError(f"the arrays in '{self.text}' have different lengths: {_shapes(self, env)}") from None
-        if not is_text(result) and not _finite(result):
+        if not _finite(result):
             raise SpecError(f"the result of '{self.text}' is not a finite number")
         return result
 
@@ -113,9 +113,9 @@ class Expression:
 
 
 def _finite(value: Any) -> bool:
-    if isinstance(value, int):
-        return True
-    return math.isfinite(value) if isinstance(value, float) else bool(np.all(np.isfinite(value)))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) or is_text(value) or bool(np.all(np.isfinite(value)))
 
 
 def _describe(value: Any) -> str:
@@ -285,14 +285,14 @@ def _resolve_name(start: str, definitions: Mapping[str, Expression], values: dic
         if name in values:
             path.pop()
             continue
-        missing = sorted(needed for needed in definitions[name].names if needed not in values)
+        missing = definitions[name].names.difference(values)
         if not missing:
             try:
                 values[name] = definitions[name].evaluate(values)
             except SpecError as error:
                 raise SpecError(error.message, key=name, column=error.column) from None
             continue
-        needed = missing[0]
+        needed = min(missing)
         if needed not in known:
             raise SpecError(f"unknown name '{needed}' in '{definitions[name]}'{nearest(needed, known)}", key=name)
         if needed in path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from einsum.errors import SpecError, nearest
@@ -103,7 +103,7 @@ class Case:
 
     def fields(self) -> dict[str, str | int | bool]:
         """Field values by name, in order of declaration."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def _convert(name: str, kind: object, value: object) -> Any:

@@ -16,7 +16,6 @@ from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
 from einsum.errors import EinsightError, SpecError
 from kernels.case import Case
-from kernels.derived import derived_program
 from kernels.patterns import block_size, kept_blocks, kept_runs
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.lowering import environment, lower_in
@@ -49,14 +48,17 @@ STEPS = ("qk", "softmax", "pv")
 class Prediction:
     """What a case should cost; the tile is the case's own, or the fastest of the description's where it has none.
 
-    roofline_s   the larger of operations over the peak rate and least bytes over the bandwidth, and the launches
     bound_by     the unit or memory that bounds the longest launch, or `latency`
+    flops, least_bytes   operations on the tensor cores and bytes that the algorithm asks for
+    roofline_s   the larger of operations over the peak rate and least bytes over the bandwidth, and the launches
     """
 
     time_s: float
     dram_read_bytes: float
     dram_write_bytes: float
     bound_by: str
+    flops: float
+    least_bytes: float
     roofline_s: float
     case: Case
 
@@ -122,9 +124,11 @@ def _predict_tile(
     case: Case, kernel: GpuKernel, machine: EvaluatedArchitecture, fidelity: Fidelity, form: Form
 ) -> Prediction:
     arguments = arguments_of(case)
-    Gpu.of(machine)
+    gpu = Gpu.of(machine)
     env = environment(kernel, machine, arguments)
     if form == "nest":
+        from kernels.derived import derived_program
+
         program = derived_program(case, kernel, machine, arguments, STEPS)
     else:
         program = lower_in(kernel, machine, env)
@@ -135,12 +139,18 @@ def _predict_tile(
     else:
         result = evaluate(program)
     moved = result.traffic_bytes["DRAM"]["total"]
+    flops, least_bytes = kernel.flops.number(env), kernel.bytes.number(env)
+    peak = gpu.multiprocessors * gpu.tensor_flops_per_cycle * env["peak_clock_hz"]
+    peak *= gpu.format_ratio(env["word_bytes"]) or 1.0
+    work_s = max(flops / peak, least_bytes / gpu.dram_read_bandwidth)
     return Prediction(
         time_s=float(np.max(result.latency_s)),
         dram_read_bytes=float(np.max(moved["read"])),
         dram_write_bytes=float(np.max(moved["write"])),
         bound_by=str(np.asarray(result.bound_by).reshape(-1)[0]),
-        roofline_s=_roofline_s(kernel, machine, env, len(program.phases)),
+        flops=flops,
+        least_bytes=least_bytes,
+        roofline_s=work_s + gpu.launch_latency + (len(program.phases) - 1) * gpu.launch_next,
         case=case,
     )
 
@@ -185,10 +195,3 @@ def _sum_clipped(start: int, count: int, low: int, high: int) -> int:
     above = min(max(start + count - 1 - high, 0), count)
     inside = count - below - above
     return below * low + above * high + inside * (start + below) + inside * (inside - 1) // 2
-
-
-def _roofline_s(kernel: GpuKernel, machine: EvaluatedArchitecture, env: dict[str, Any], launches: int) -> float:
-    ratio = Gpu.of(machine).format_ratio(env["word_bytes"]) or 1.0
-    peak = env["multiprocessors"] * env["tensor_flops_per_cycle"] * env["peak_clock_hz"] * ratio
-    work_s = max(kernel.flops.number(env) / peak, kernel.bytes.number(env) / env["dram_read_bandwidth"])
-    return float(work_s + env["launch_latency"] + (launches - 1) * env["launch_next"])

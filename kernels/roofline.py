@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from architectures import EvaluatedArchitecture
+from architectures.gpu import Gpu
 from einsum.errors import SpecError
 from kernels.compare import Compared, percent, row_document
-from kernels.predict import arguments_of, description
 
 COLOURS = ("#33506e", "#b0413e", "#5b8c5a", "#c98b2b", "#7a5c99", "#3a8fa3", "#8c6d46", "#c2708f", "#777777")
 
@@ -97,10 +97,10 @@ def _canvas(title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(6.4, 5.2), layout="constrained")
+    picture = Figure(figsize=(6.4, 5.2))
     FigureCanvasAgg(picture)
     picture.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    axes = picture.subplots()
+    axes = picture.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.1, "top": 0.92})
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
@@ -129,29 +129,19 @@ def _draw_roofline(path: Path, compared: Sequence[Compared], machine: EvaluatedA
     """Reached operations per second over operations per byte of least traffic, measured and simulated."""
     import numpy as np
 
-    from einsum.expressions import resolve
-
     picture, axes = _canvas(f"Roofline, {machine.name}")
-    values: dict[str, Any] = dict(machine.variables)
-    peak = values["multiprocessors"] * values["tensor_flops_per_cycle"] * values["clock_hz"]
+    gpu = Gpu.of(machine)
+    peak = gpu.multiprocessors * gpu.tensor_flops_per_cycle * gpu.clock_hz
     intensity = np.geomspace(1, 1e5, 200)
-    axes.plot(intensity, np.minimum(peak, intensity * values["dram_read_bandwidth"]), color="#111111", linewidth=1)
+    axes.plot(intensity, np.minimum(peak, intensity * gpu.dram_read_bandwidth), color="#111111", linewidth=1)
     for colour, (name, items) in zip(COLOURS, _by_kernel(compared).items(), strict=False):
-        points = []
-        kernel = description(name)
-        for item in items:
-            assert item.prediction is not None
-            env = {**values, **arguments_of(item.prediction.case)}
-            env.update(resolve(kernel.variables, env))
-            flops = kernel.flops.number(env)
-            if flops > 0:
-                points.append((flops / kernel.bytes.number(env), flops, item))
+        points = [(found, item) for item in items if (found := item.prediction) and found.flops > 0]
         if not points:
             continue
-        across = [point[0] for point in points]
-        axes.scatter(across, [flops / float(item.row.measured["ms"] or 1) * 1e3 for _, flops, item in points], s=10,
-                     color=colour, label=name, linewidths=0)  # fmt: skip
-        simulated = [flops / item.prediction.time_s for _, flops, item in points if item.prediction]
+        across = [found.flops / found.least_bytes for found, _ in points]
+        measured = [found.flops / float(item.row.measured["ms"] or 1) * 1e3 for found, item in points]
+        simulated = [found.flops / found.time_s for found, _ in points]
+        axes.scatter(across, measured, s=10, color=colour, label=name, linewidths=0)
         axes.scatter(across, simulated, s=22, facecolors="none", edgecolors=colour, linewidths=0.5)
     axes.set_xlabel("operations per byte of least DRAM traffic")
     axes.set_ylabel("operations per second (dots measured, rings simulated)")

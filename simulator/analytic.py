@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,7 +214,7 @@ def assemble(program: TileProgram, times: list[PhaseTime], fidelity: str, notes:
     first_s, next_s = program.launch_s
     latency_s = sum((time.latency_s for time in times), np.zeros(points)) + first_s + next_s * (len(times) - 1)
     totals = Totals.of(program)
-    energy = {component: np.broadcast_to(joules, (points,)) for component, joules in totals.energy_j(program).items()}
+    energy = totals.energy_j(program)
     utilization: dict[str, Array] = {}
     by_einsum: dict[str, dict[str, Array]] = {}
     for unit, peak in program.peak_per_s.items():
@@ -268,22 +269,27 @@ class Totals:
         for phase in program.phases:
             for stream in phase.streams:
                 times = _points(phase.repeat, program.points) * _points(stream.instances, program.points)
+                tile = cls({}, {}, {}, {})
                 for step in stream.steps:
-                    totals._add(step, stream, times)
+                    tile._add_step(step)
+                for book, of_tile in zip(totals._books, tile._books, strict=True):
+                    for key, value in of_tile.items():
+                        _add(book, key, _total(value, stream) * times)
         return totals
 
-    def _add(self, step: Step, stream: Stream, times: Array) -> None:
-        def add(book: dict[tuple[str, str], Array], key: tuple[str, str], value: Array | float) -> None:
-            total = _total(value, stream) * times
-            book[key] = book[key] + total if key in book else total
+    @property
+    def _books(self) -> tuple[dict[tuple[str, str], Array], ...]:
+        return self.read_bytes, self.write_bytes, self.actions, self.work
 
+    def _add_step(self, step: Step) -> None:
+        """One execution of a step, in tiles of each class."""
         for key, traffic in step.traffic.items():
-            add(self.read_bytes, key, traffic.read_bytes)
-            add(self.write_bytes, key, traffic.write_bytes)
+            _add(self.read_bytes, key, traffic.read_bytes)
+            _add(self.write_bytes, key, traffic.write_bytes)
         for key, count in step.actions.items():
-            add(self.actions, key, count)
+            _add(self.actions, key, count)
         for unit, work in step.work.items():
-            add(self.work, (unit, step.name), work)
+            _add(self.work, (unit, step.name), work)
 
     def energy_j(self, program: TileProgram) -> dict[str, Array]:
         """Energy by component: every action's count times its energy."""
@@ -299,7 +305,11 @@ class Totals:
         for level, tensor in self.read_bytes:
             table = levels.setdefault(level, {"total": {"read": np.zeros(points), "write": np.zeros(points)}})
             for side, book in (("read", self.read_bytes), ("write", self.write_bytes)):
-                moved = np.broadcast_to(book[level, tensor], (points,))
+                moved = book[level, tensor]
                 table.setdefault(tensor, {})[side] = moved
                 table["total"][side] = table["total"][side] + moved
         return levels
+
+
+def _add(book: dict[tuple[str, str], Any], key: tuple[str, str], value: Array | float) -> None:
+    book[key] = book[key] + value if key in book else value

@@ -5,8 +5,9 @@ The network of queues of `simulator.grid`, for one class of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -88,12 +89,17 @@ class ClassCost:
         if parts == 1:
             latency_s += self.crossing_s - self.filled_s
             beside_latency_s -= self.beside_filled_s
-        all_paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
-        names = dict.fromkeys(name for path in all_paths for name in path)
-        paths = [[path.get(name, 0.0) / parts for name in names] for path in all_paths]
+        paths = [[seconds / parts for seconds in path] for path in self._paths]
         return residence_s(
             paths[0], latency_s, customers, paths[1], paths[2], beside_latency_s, paths[5:], paths[3], paths[4]
         )
+
+    @cached_property
+    def _paths(self) -> list[list[float]]:
+        """Busy seconds of all stations, in one order for all: demand, aside, beside, taken, behind, forks."""
+        paths = (self.demand_s, self.aside_s, self.beside_s, self.taken_s, self.behind_s, *self.forks_s)
+        names = dict.fromkeys(name for path in paths for name in path)
+        return [[path.get(name, 0.0) for name in names] for path in paths]
 
     def fill_s(self, blocks: int) -> float:
         """Seconds from asking for a tile's loads until they are there."""
@@ -125,24 +131,35 @@ def merged(costs: Sequence[ClassCost], counts: Array, late_s: Array, latency_s: 
     )  # fmt: skip
 
 
-def class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, crowded: bool = False) -> ClassCost:
-    """`crowded`: all copies run each step at the same time."""
-    steps = [step for step in stream.steps if _own(step, resources) and _at(step.busy_s, index) > 0]
+def class_costs(stream: Stream, resources: Mapping[str, Resource], crowded: bool = False) -> list[ClassCost]:
+    """The cost of each class; `crowded`: all copies run each step at the same time."""
+    own = [
+        (step, _distance(step))
+        for step in stream.steps if step.resource is not None and resources[step.resource].copies != 1
+    ]  # fmt: skip
     waited_for = {
         dependence.step for step in stream.steps for dependence in step.after if _most(dependence.distance) == 0
     }
-    computing = [id(step) for step in steps if not step.traffic and _distance(step) == 0 and not step.beside]
+    return [_class_cost(stream, own, waited_for, index, crowded) for index in range(stream.counts.shape[1])]
+
+
+def _class_cost(
+    stream: Stream, own: Sequence[tuple[Step, float]], waited_for: Set[str], index: int, crowded: bool
+) -> ClassCost:
+    """`own`: steps on the resources of a copy, and how many tiles before they wait for."""
+    steps = [(step, distance) for step, distance in own if _at(step.busy_s, index) > 0]
+    computing = [id(step) for step, distance in steps if not step.traffic and distance == 0 and not step.beside]
     followed = set(computing[:-1])
     paths: tuple[dict[str, float], ...] = ({}, {}, {})
     latency, filled = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     teams = stream.residency.teams if stream.residency else 1
     transfer = ahead = ahead_latency = 0.0
-    forks: dict[str, dict[str, float]] = {step.beside: {} for step in steps if step.beside}
+    forks: dict[str, dict[str, float]] = {step.beside: {} for step, _ in steps if step.beside}
     stages, path = 1.0, 0
     taken: dict[str, float] = {}
     behind: dict[str, float] = {}
-    for step in steps:
-        busy, delay, distance = _at(step.busy_s, index), _most(step.latency_s), _distance(step)
+    for step, distance in steps:
+        busy, delay = _at(step.busy_s, index), _most(step.latency_s)
         if crowded:
             more = _at(step.crowd_s, index)
             busy, delay = busy + more, delay - more if delay < 0 else delay  # a transfer that nothing waits for
@@ -175,10 +192,6 @@ def class_cost(stream: Stream, resources: Mapping[str, Resource], index: int, cr
         stream.residency.lost_stages, paths[1], paths[2], latency[2], filled[0], filled[2],
         forks_s=tuple(forks.values()), taken_s=taken, behind_s=behind, crossing_s=max(crossed, default=0.0),
     )  # fmt: skip
-
-
-def _own(step: Step, resources: Mapping[str, Resource]) -> bool:
-    return step.resource is not None and resources[step.resource].copies != 1
 
 
 def _distance(step: Step) -> float:

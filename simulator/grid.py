@@ -14,14 +14,14 @@ their loops shares the memory with the same loop of all others. In the waves bet
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mappings.program import Array, Phase, Resource, Stream, TileProgram
-from simulator.class_cost import ClassCost, class_cost, merged
+from mappings.program import Array, Phase, Resource, Stream, TileProgram, over_classes
+from simulator.class_cost import ClassCost, class_costs, merged
 
 
 def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str_]]:
@@ -45,6 +45,7 @@ def _stream_time(
     grid = Grid(stream, resources, copies)
     shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
 
+    @cache  # the power limit's root finder asks again for what it knows
     def run_s(throttle: float) -> float:
         grid.throttle = throttle
         counts = residency.counts
@@ -68,11 +69,12 @@ def _stream_time(
 
 def dynamic_j(stream: Stream, energy_j: Mapping[tuple[str, str], Array], point: int = 0) -> float:
     """Joules of the actions of one block at the nominal clock; the mean where blocks differ."""
-    total, shape = 0.0, np.shape(stream.counts)
+    points = len(stream.counts)
+    joules = {action: float(np.broadcast_to(each, (points, 1))[point, 0]) for action, each in energy_j.items()}
+    total = 0.0
     for step in stream.steps:
         for action, count in step.actions.items():
-            times = float((np.broadcast_to(count, shape)[point] * stream.counts[point]).sum())
-            total += times * float(np.broadcast_to(energy_j[action], (shape[0], 1))[point, 0])
+            total += float(over_classes(count * stream.counts)[point]) * joules[action]
     return total
 
 
@@ -90,29 +92,32 @@ class Grid:
         assert stream.residency is not None
         self.stream, self.residency, self.copies = stream, stream.residency, copies
         classes = stream.counts.shape[1]
-        self.costs = [class_cost(stream, resources, index, crowded=True) for index in range(classes)]
+        self.costs = class_costs(stream, resources, crowded=True)
         self.ahead = np.array([cost.stages > max(1.0, cost.lost_stages) for cost in self.costs])
+        self.ahead_s = np.array([cost.ahead_s for cost in self.costs])
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
         self.sharpness = stream.residency.sharpness
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
-        self.lone_s = np.array([cost.round_s(1, teams, in_flight)[0] for cost in self.costs])
+        lone = [cost.round_s(1, teams, in_flight)[0] if cost.stages <= 1 else 0.0 for cost in self.costs]
+        self.lone_s = np.array(lone)
         self.counts = stream.counts[0]
         uneven = stream.residency.counts
         self.walked = None if uneven is None else (uneven > 0).astype(np.float64)  # (instances, classes)
         # Blocks without a pipeline are short and come in many waves: between the first and the last they ask for what
         # they share at different times. Blocks of long loops stay in step.
         self.short = bool(self.at_once[self.counts > 0].all())
-        self.between = [class_cost(stream, resources, index) for index in range(classes)] if self.short else self.costs
+        self.between = class_costs(stream, resources) if self.short else self.costs
         self.slowdown = self.throttle = 1.0
         self._found: dict[int, tuple[Array, Array, float]] = {}
         tile_s: dict[str, Array] = {}
+        nothing = np.zeros((1, classes))
         self._drawing_s = 0.0
         for step in stream.steps:
             if step.resource is None:
                 continue
-            busy = np.broadcast_to(np.asarray(step.busy_s, dtype=float), (1, classes))[0]
+            busy = (step.busy_s + nothing)[0]
             if resources[step.resource].copies == 1:
                 tile_s[step.resource] = tile_s.get(step.resource, 0.0) + busy
             elif step.resource == self.residency.droop.resource:
@@ -134,7 +139,7 @@ class Grid:
         if resident not in self._found:
             self._found[resident] = self._own_s(resident)
         rounds, fills, whole = self._found[resident]
-        ahead = resident * np.array([cost.ahead_s for cost in self.costs])
+        ahead = resident * self.ahead_s
         ahead_s = float((ahead * self.counts).sum())
         slowdown = self._drooped(max(whole, ahead_s), resident)
         return np.maximum(rounds * slowdown, ahead), fills, max(whole * slowdown, ahead_s)
@@ -237,7 +242,7 @@ def _busiest(stream: Stream, resources: Mapping[str, Resource], costs: list[Clas
     work: dict[str, float] = {}
     for step in stream.steps:
         if step.resource is not None and resources[step.resource].copies > 1:
-            busy = float(np.sum(np.asarray(step.busy_s) * stream.counts))
+            busy = float((step.busy_s * stream.counts).sum())
             work[step.resource] = work.get(step.resource, 0.0) + busy
     return max(work.items(), key=lambda item: item[1], default=("latency", 0.0))
 
@@ -252,14 +257,16 @@ def makespan_s(durations_s: Array, copies: int, pace: Array) -> float:
     if durations_s.size > 12 * places:  # so many that the order of all but the last ones does not matter
         head, tail = durations_s[: -6 * places], durations_s[-6 * places :]
         return float(head.sum()) / places + makespan_s(tail, copies, pace)
-    ends = [(end, place) for place, end in enumerate(durations_s[:places].tolist())]
-    heapq.heapify(ends)
-    started = 0.0
-    for duration in durations_s[places:].tolist():
-        started, place = ends[0]
-        heapq.heapreplace(ends, (started + duration, place))
+    ends, waiting, started = durations_s[:places].copy(), durations_s[places:], 0.0
+    while waiting.size:  # as many at a time as start before the first of them ends
+        order = ends.argsort(kind="stable")[: waiting.size]
+        starts = ends[order]
+        following = starts + waiting[: order.size]
+        early = np.append(starts[1:] < np.minimum.accumulate(following)[:-1], False)
+        many = int(early.argmin()) + 1
+        ends[order[:many]] = following[:many]
+        started, waiting = float(starts[many - 1]), waiting[many:]
     left = np.zeros(places)
-    for end, place in ends:
-        left[place] = end - started
+    left[: ends.size] = ends - started
     left = np.sort(left.reshape(pace.size, copies), axis=0)
     return started + float((np.diff(left, axis=0, prepend=0.0) * pace[::-1, None]).sum(axis=0).max())

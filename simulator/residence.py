@@ -26,22 +26,23 @@ def residence_s(
     stations = len(demands_s)
     aside, beside, taken, behind = (list(v) or [0.0] * stations for v in (aside_s, beside_s, taken_s, behind_s))
     forked = [sum(fork[place] for fork in forks_s) for place in range(stations)]
+    needed = list(zip(demands_s, aside, beside, taken, behind, strict=True))
+    busy = [sum(parts) for parts in zip(demands_s, aside, beside, forked, strict=True)]
+    away = [part + rest for part, rest in zip(taken, behind, strict=True)]
     total, queue, passing = 0.0, [0.0] * stations, [0.0] * stations
     for count in range(1, customers + 1):
         slower = [1 + waiting + others for waiting, others in zip(queue, passing, strict=True)]
-        chain, left, past = (
-            sum(demand * slow for demand, slow in zip(path, slower, strict=True)) for path in (demands_s, aside, beside)
-        )
-        chain += sum(max(part * slow for part, slow in zip(fork, slower, strict=True)) for fork in forks_s)
-        chain += sum(part * waiting for part, waiting in zip(taken, queue, strict=True))
-        left += sum(part * waiting for part, waiting in zip(behind, queue, strict=True))
-        total = latency_s + chain + max(left, beside_latency_s + past)
+        chain = left = past = met = left_met = 0.0
+        for (here, then, later, part, rest), waiting, slow in zip(needed, queue, slower, strict=True):
+            chain += here * slow
+            left += then * slow
+            past += later * slow
+            met += part * waiting
+            left_met += rest * waiting
+        joined = sum(max(part * slow for part, slow in zip(fork, slower, strict=True)) for fork in forks_s)
+        total = latency_s + (chain + joined + met) + max(left + left_met, beside_latency_s + past)
         if total == 0:
             return 0.0
-        meanwhile = zip(taken, behind, queue, strict=True)
-        passing = [(part + rest) * (1 + waiting) * count / total for part, rest, waiting in meanwhile]
-        queue = [
-            (here + then + later + part) * slow * count / total
-            for here, then, later, part, slow in zip(demands_s, aside, beside, forked, slower, strict=True)
-        ]
+        passing = [part * (1 + waiting) * count / total for part, waiting in zip(away, queue, strict=True)]
+        queue = [work * slow * count / total for work, slow in zip(busy, slower, strict=True)]
     return total

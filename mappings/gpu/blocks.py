@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class Blocks:
     count: int
     shape: tuple[int, int, int]
     env: Env
+    _means: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, launch: GridLaunch, env: Env) -> Blocks:
@@ -29,9 +30,9 @@ class Blocks:
         count = sizes[0] * sizes[1] * sizes[2]
         inside: Env = dict(env)
         # One axis for each coordinate: what depends on x alone is evaluated once for each x.
-        inside["x"] = np.arange(sizes[0]).reshape(1, 1, -1)
-        inside["y"] = np.arange(sizes[1]).reshape(1, -1, 1)
-        inside["z"] = np.arange(sizes[2]).reshape(-1, 1, 1)
+        for name, size, axes in zip(("x", "y", "z"), sizes, ((1, 1, -1), (1, -1, 1), (-1, 1, 1)), strict=True):
+            if name in launch.names:
+                inside[name] = np.arange(size).reshape(axes)
         inside["blocks_x"], inside["blocks_y"] = sizes[0], sizes[1]
         for name, expression in launch.block.items():
             inside[name] = expression.evaluate(inside)
@@ -57,9 +58,13 @@ class Blocks:
         return values.reshape(many, -1)[:, :count]
 
     def mean(self, expression: Expression) -> float:
-        """An expression's mean over the blocks."""
-        value = expression.evaluate(self.env)
-        return float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
+        """An expression's mean over the blocks; loops of a launch often say the same."""
+        if expression.text not in self._means:
+            value = expression.evaluate(self.env)
+            self._means[expression.text] = (
+                float(value) if isinstance(value, (int, float)) else float(np.mean(np.asarray(value, dtype=np.float64)))
+            )
+        return self._means[expression.text]
 
 
 class LoopOrder:

@@ -8,6 +8,7 @@ and of the block's coordinates x, y, z.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,12 +21,27 @@ from einsum.specfile import load_yaml, parse_yaml, pydantic_error
 
 LIBRARY = Path(__file__).parent / "library"
 ZERO, ONE = Expression.parse(0), Expression.parse(1)
+BLOCK_NAMES = frozenset({"x", "y", "z", "blocks_x", "blocks_y"})
+"""A block's coordinates, and blocks along the grid's axes."""
 
 
 class Model(BaseModel):
     """Base of all parts of a kernel: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names that its expressions depend on."""
+        return frozenset(_names(tuple(vars(self).values())))
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, (Expression, Model)):
+        yield from value.names
+    elif isinstance(value, (tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _names(part)
 
 
 class GridStep(Model):
@@ -140,6 +156,18 @@ class GridLaunch(Model):
     """Values that depend on the block's coordinates x, y, z."""
     loops: tuple[GridLoop, ...]
     """What a block does, loop after loop."""
+
+    @cached_property
+    def moved_by(self) -> tuple[str, ...]:
+        """The kernel's names on which depends what its blocks read and write."""
+        moved = [step for loop in self.loops for step in loop.steps if step.kind in ("load", "store")]
+        parts = [part for step in moved for part in (*step.rows, step.row_bytes, *(step.same or ()))]
+        found: set[str] = set()
+        pending = {name for part in parts for name in part.names}
+        while pending:
+            found |= pending
+            pending = {name for inner in pending & self.block.keys() for name in self.block[inner].names} - found
+        return tuple(sorted(found - self.block.keys() - BLOCK_NAMES))
 
 
 class GpuKernel(Model):

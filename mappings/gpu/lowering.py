@@ -130,6 +130,10 @@ class LaunchLowering:
             self.trips = np.stack([self.blocks.full(values) for values in trips], axis=1)
         # A loop that is written with trips is pipelined, however few there are; one that is not, is straight code.
         self.walks = [loop.trips is not ONE for loop in launch.loops]
+        self.pipelined = [
+            self.stages > 1 and walks and any(step.kind in ("product", "vector") for step in loop.steps)
+            for loop, walks in zip(launch.loops, self.walks, strict=True)
+        ]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
         self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight, dirty)
@@ -144,6 +148,8 @@ class LaunchLowering:
         steps: list[Step] = []
         self.crowding = [crowding(loop, self.blocks, self.warps, self.gpu) for loop in self.launch.loops]
         for index, loop in enumerate(self.launch.loops):
+            if not self.totals[index]:  # no block comes here
+                continue
             previous: str | None = None
             for step in loop.steps:
                 made = self._steps(step, index, previous, dram.get(id(step), 0.0))
@@ -218,20 +224,21 @@ class LaunchLowering:
             latency = self.blocks.mean(step.waits) * max(chain - longest, 0.0)
             latency += cycles / self.gpu.clock_hz
         action = ("tensor", "flop" if wide else "warp flop")
-        made = [self._step(name, "tensor", index, busy, latency, after, None, {action: 2 * m * n * k * repeat})]
         # Accumulators and operands pass where vector instructions take theirs from.
         gpu = self.gpu
         lanes, special = (
             (gpu.group_vector_share, gpu.group_sfu_share) if wide else (gpu.sync_vector_share, gpu.sync_sfu_share)
         )
         worked = computing / max(busy, 1e-30)  # and not while operands come from the shared memory
-        made[0] = replace(made[0], takes={"vector": lanes * worked, "sfu": special * worked})
+        takes = {"vector": lanes * worked, "sfu": special * worked}
+        work = {action: 2 * m * n * k * repeat}
+        made = [self._step(name, "tensor", index, busy, latency, after, None, work, takes=takes)]
         if not wide:
-            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after))
+            made.append(self._step(f"{name} operands", "shared", index, loaded, 0.0, after, beside=name))
         if issue := self.blocks.mean(step.issue):
             issuing = issue / self.gpu.issue_lanes / self.gpu.clock_hz
-            made.append(self._step(f"{name} issue", "vector", index, issuing, 0.0, after))
-        return [made[0], *(replace(part, beside=name) for part in made[1:])]
+            made.append(self._step(f"{name} issue", "vector", index, issuing, 0.0, after, beside=name))
+        return made
 
     def _vector(self, step: GridStep, index: int, name: str, after: tuple[Dependence, ...]) -> list[Step]:
         """Instructions overlap with the special-function unit's work of the same step; the shared memory's follows.
@@ -249,11 +256,11 @@ class LaunchLowering:
         slack = max(0.0, lone - max(busy, special) / self.teams)
         latency = self.blocks.mean(step.latency) / gpu.clock_hz + slack
         actions = {("vector", "lane"): issue, ("sfu", "operation"): sfu}
-        made = [replace(self._step(name, "vector", index, busy, latency, after, None, actions), slack_s=latency)]
+        made = [self._step(name, "vector", index, busy, latency, after, None, actions, slack_s=latency)]
         if special > 0:
             both = min(busy, special)  # a warp waits for each unit in turn, but for what others do there meanwhile
-            step_sfu = self._step(f"{name} sfu", "sfu", index, special, -both / self.teams, (Dependence(name),))
-            made.append(replace(step_sfu, slack_s=both * (1 - 1 / self.teams)))
+            posted, filled = -both / self.teams, both * (1 - 1 / self.teams)
+            made.append(self._step(f"{name} sfu", "sfu", index, special, posted, (Dependence(name),), slack_s=filled))
         if shared > 0:
             moved = shared / gpu.shared_bytes_per_cycle / gpu.clock_hz
             made.append(self._step(f"{name} shared", "shared", index, moved, 0.0, (Dependence(name),)))
@@ -308,8 +315,8 @@ class LaunchLowering:
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
             after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
-        port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
-        return [*made, replace(port, crowd_s=self._at(index, crowd))]
+        near, crowd_s = {("L2", tensor): passed}, self._at(index, crowd)
+        return [*made, self._step(name, "port", index, busy, latency, after, near, crowd_s=crowd_s)]
 
     def _slices(self, step: GridStep, piece: float) -> float:
         """Slices that serve a piece, in the mean: copies that pass by the first cache ask for one more where their rows
@@ -381,17 +388,16 @@ class LaunchLowering:
         return f"{steps[-1].name} {index}" if index else steps[-1].name
 
     def _prefetched(self, step: GridStep, index: int) -> bool:
-        computes = any(other.kind in ("product", "vector") for other in self.launch.loops[index].steps)
-        return bool(self.blocks.mean(step.asynchronous)) and self.stages > 1 and computes and self.walks[index]
+        return self.pipelined[index] and bool(self.blocks.mean(step.asynchronous))
 
     def _step(
         self, name: str, resource: str, index: int, busy: float, latency: float, after: tuple[Dependence, ...],
         traffic: Mapping[tuple[str, str], Traffic] | None = None,
-        actions: Mapping[tuple[str, str], float] | None = None,
+        actions: Mapping[tuple[str, str], float] | None = None, **more: Any,
     ) -> Step:  # fmt: skip
         known = actions if actions and self.power is not None else {}
         counts = {action: self._at(index, count) for action, count in known.items()}
-        return Step(name, resource, self._at(index, busy), latency, after, traffic or {}, counts)
+        return Step(name, resource, self._at(index, busy), latency, after, traffic or {}, counts, **more)
 
     def _at(self, index: int, value: float) -> Array:
         """A value of one tile class, 0 in the others, (1, classes)."""

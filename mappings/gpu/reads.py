@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,40 @@ Places = tuple[str, ...]
 """The expressions by which blocks find what they read: two tensors with the same are read alike."""
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What calls of a launch agree in that read alike: tiles often differ in warps and stages only."""
+
+    launch: GridLaunch = field(compare=False)
+    place: int
+    gpu: Gpu
+    totals: tuple[float, ...]
+    in_flight: int
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int) -> Alike:
+        """A launch stands for itself only, since its steps do."""
+        values = [blocks.env[name] for name in launch.moved_by]
+        known = tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
+        return cls(launch, id(launch), gpu, tuple(totals.tolist()), in_flight, (*blocks.shape, *known))
+
+
+@dataclass
+class Found:
+    """What was found out about reads; steps are told apart by their ids."""
+
+    moved: dict[Places, float] = field(default_factory=dict)
+    joint: dict[Places, float] = field(default_factory=dict)
+    fresh: dict[str, float] = field(default_factory=dict)
+    dram: dict[int, float] | None = None
+
+
+@lru_cache(maxsize=1024)
+def _found(alike: Alike) -> Found:
+    return Found()
+
+
 class Reads:
     """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop.
 
@@ -36,7 +73,6 @@ class Reads:
     retained  the part of what this one writes that it leaves there
     pushed    tensor -> bytes of `dirty` that reach memory for each byte that this launch moves to or from it
     left      tensor -> bytes that are in the L2 at its end, and reach memory later
-    fresh     tensor -> the part of what blocks ask for that they wait for the memory for
     All but `dirty` are filled by `dram_bytes`.
     """
 
@@ -47,22 +83,25 @@ class Reads:
         self.dirty, self.retained = dirty, 0.0
         self.pushed: dict[str, float] = {}
         self.left: dict[str, float] = {}
-        self.fresh: dict[str, float] = {}
         self._sampled = min(blocks.count, SAMPLED_WAVES * in_flight)
         self._accesses: dict[tuple[Places, int], Access] = {}
         self._least: dict[tuple[Places, ...], float] = {}
-        self._moved: dict[int, float] = {}
         self._led: dict[tuple[Places, ...], float | None] = {}
-        self._joint: dict[Places, float] = {}
+        self._found = _found(Alike.of(launch, blocks, gpu, totals, in_flight))
+
+    @property
+    def fresh(self) -> dict[str, float]:
+        """Tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`."""
+        return self._found.fresh
 
     def joint(self, step: GridStep) -> float:
         """The part of what blocks ask for in a load that others of their group of multiprocessors ask for too."""
         place = _places(step)
-        if place not in self._joint:
+        if place not in self._found.joint:
             gpu = self.gpu
             groups = int(gpu.request_groups)
-            self._joint[place] = joint_share(self.access(step), gpu.multiprocessors, groups, self.in_flight)
-        return self._joint[place]
+            self._found.joint[place] = joint_share(self.access(step), gpu.multiprocessors, groups, self.in_flight)
+        return self._found.joint[place]
 
     def _leading(self, group: Sequence[GridStep]) -> float | None:
         key = tuple(_places(step) for step in group)
@@ -93,16 +132,35 @@ class Reads:
 
     def moved_bytes(self, step: GridStep) -> float:
         """Bytes that all blocks move in a load or store."""
-        if id(step) not in self._moved:
+        rows = _rows(step)
+        if rows not in self._found.moved:
             env = self.blocks.env
             first, last = (np.asarray(bound.evaluate(env), dtype=np.float64) for bound in step.rows)
-            rows = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
-            ranges = rows.shape[0] if rows.ndim > len(self.blocks.shape) else 1
-            self._moved[id(step)] = float(rows.mean()) * ranges * self.blocks.count
-        return self._moved[id(step)]
+            moved = np.maximum(last - first, 0.0) * np.asarray(step.row_bytes.evaluate(env), dtype=np.float64)
+            ranges = moved.shape[0] if moved.ndim > len(self.blocks.shape) else 1
+            self._found.moved[rows] = float(moved.mean()) * ranges * self.blocks.count
+        return self._found.moved[rows]
 
     def dram_bytes(self) -> dict[int, float]:
         """Bytes that each load and store moves to or from memory, now or later."""
+        if self._found.dram is None:
+            self._found.dram = self._dram_bytes()
+        moved, gpu = self._found.dram, self.gpu
+        stores = [step for loop in self.launch.loops for step in loop.steps if id(step) in moved and step.store]
+        written = sum(moved[id(step)] for step in stores)
+        read = sum(moved.values()) - written
+        own_dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
+        self.retained = own_dirty / written if written else 0.0
+        # What was dirty before goes as new lines come.
+        gone = min(1.0, (read + written) / (gpu.l2_mixed_share * gpu.l2_capacity))
+        self.pushed = {name: size * gone / max(read + written, 1.0) for name, size in self.dirty.items()}
+        self.left = {name: size * (1 - gone) for name, size in self.dirty.items()}
+        for step in stores:
+            name = str(step.store)
+            self.left[name] = self.left.get(name, 0.0) + moved[id(step)] * self.retained
+        return moved
+
+    def _dram_bytes(self) -> dict[int, float]:
         walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
         steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
@@ -144,19 +202,12 @@ class Reads:
                 moved[id(step)] = sizes[id(step)] * share
         for step in stores:
             moved[id(step)] = sizes[id(step)]
-        written = sum(moved[id(step)] for step in stores)
-        read = sum(moved[id(step)] for step in loads)
-        own_dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
-        self.retained = own_dirty / written if written else 0.0
-        # What was dirty before goes as new lines come.
-        gone = min(1.0, (read + written) / (gpu.l2_mixed_share * gpu.l2_capacity))
-        self.pushed = {name: size * gone / max(read + written, 1.0) for name, size in self.dirty.items()}
-        self.left = {name: size * (1 - gone) for name, size in self.dirty.items()}
-        for step in stores:
-            name = str(step.store)
-            self.left[name] = self.left.get(name, 0.0) + moved[id(step)] * self.retained
         return moved
 
 
 def _places(step: GridStep) -> Places:
-    return tuple(str(part) for part in (*step.rows, step.row_bytes, step.same is None, *(step.same or ())))
+    return (*_rows(step), str(step.same is None), *(str(part) for part in step.same or ()))
+
+
+def _rows(step: GridStep) -> Places:
+    return step.rows[0].text, step.rows[1].text, step.row_bytes.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,16 @@ def test_blocks_start_in_order_where_one_has_ended() -> None:
     assert makespan_s(np.array([5.0]), 4, np.ones(1)) == 5.0
     # Two blocks beside each other, the second three times as long: alone it is twice as fast.
     assert makespan_s(np.array([1.0, 3.0]), 1, np.array([0.5, 1.0])) == 2.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(5, 8))
+def test_blocks_start_one_by_one(durations: list[int], copies: int) -> None:
+    """Against a walk over the blocks; with one place each, nobody goes on faster when others have ended."""
+    ends = [0.0] * copies
+    for duration in durations:
+        heapq.heapreplace(ends, ends[0] + duration)
+    assert makespan_s(np.array(durations, dtype=float), copies, np.ones(1)) == max(ends)
 
 
 def test_a_long_grid_is_close_to_its_exact_makespan() -> None:
