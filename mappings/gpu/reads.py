@@ -127,8 +127,27 @@ class Reads:
         """Bytes of a tensor that blocks read at all."""
         key = tuple(_places(step) for step in group if not step.again)
         if key not in self._least:
-            self._least[key] = distinct_bytes(self._merged(group, self.blocks.count))
+            first = [step for step in group if not step.again]
+            if len(first) == 1 and first[0].same is not None:
+                self._least[key] = self._of_one(first[0])
+            else:
+                self._least[key] = distinct_bytes(self._merged(group, self.blocks.count))
         return self._least[key]
+
+    def _of_one(self, step: GridStep) -> float:
+        """Bytes that blocks read at all in a load; where they agree in rows, or in what the rows are of, as one."""
+        bounds, same = (
+            np.broadcast_arrays(
+                np.zeros(1), *(np.asarray(value.evaluate(self.blocks.env), np.float64) for value in values)
+            )[1:]
+            for values in ((*step.rows, step.row_bytes), step.same or ())
+        )
+        parts = 1
+        if not same or all(1 in sizes for sizes in zip(bounds[0].shape[::-1], same[0].shape[::-1], strict=False)):
+            parts = np.unique(as_key([value.reshape(-1) for value in same], same[0].size)).size if same else 1
+            same = same[:0]
+        first, last, row_bytes, *of = (value.reshape(-1) for value in np.broadcast_arrays(*bounds, *same))
+        return float(parts * distinct_bytes(Access(first, last, row_bytes, as_key(of, first.size), True)))
 
     def moved_bytes(self, step: GridStep) -> float:
         """Bytes that all blocks move in a load or store."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
 from mappings.gpu.cache import Access, distinct_bytes
@@ -104,19 +105,24 @@ def _uses(access: Access, copies: float, starts: Array, lasts: Array) -> _Uses:
     shape = (access.ranges, access.blocks)
     first = access.first.reshape(shape)
     rows = np.maximum(access.last.reshape(shape) - first, 0.0)
+    apart = max(1.0, min(float(rows.sum(axis=0).max()) / ROWS_LOOKED_AT, float(rows[rows > 0].min())))
     pace = lasts / np.maximum(rows.sum(axis=0), 1.0)
     begun = starts + (np.cumsum(rows, axis=0) - rows - first) * pace  # when row 0 would have been read
-    apart = max(1.0, min(float(rows.sum(axis=0).max()) / ROWS_LOOKED_AT, float(rows[rows > 0].min())))
     low = np.ceil(first / apart - 0.5).astype(np.int64)
-    many = (np.ceil((first + rows) / apart - 0.5).astype(np.int64) - low).reshape(-1)
-    place = np.repeat(np.arange(many.size), many)
-    row = np.arange(place.size) - np.repeat(np.cumsum(many) - many, many) + low.reshape(-1)[place]
-    time = begun.reshape(-1)[place] + (row + 0.5) * apart * np.tile(pace, access.ranges)[place]
+    many = np.ceil((first + rows) / apart - 0.5).astype(np.int64) - low
+    # Blocks that read the same rows of the same at the same time are as one.
+    parts = np.stack([part.reshape(-1) for part in (access.key.reshape(shape), low, many, begun)])
+    chosen = _distinct_columns(parts[:, parts[2] > 0])
+    chosen = np.flatnonzero(parts[2] > 0)[chosen]
+    low, each, begun = (part.reshape(-1)[chosen] for part in (low, many, begun))
+    place = np.repeat(chosen, each)
+    row = np.arange(place.size) + np.repeat(low - np.cumsum(each) + each, each)
+    time = np.repeat(begun, each) + (row + 0.5) * apart * np.tile(pace, access.ranges)[place]
     line = access.key[place] * (int(row.max(initial=0)) + 1) + row
     order = np.lexsort((time, line))
     line, time, place = line[order], time[order], place[order]
     fresh = np.concatenate([[True], line[1:] != line[:-1]])
-    again = int(line.size - fresh.sum())
+    again = int(many.sum() - fresh.sum())
     alone = fresh | np.concatenate([[True], time[1:] > time[:-1]])
     line, time, weight = line[alone], time[alone], access.row_bytes[place[alone]] * apart * copies
     same = line[1:] == line[:-1]
@@ -125,27 +131,34 @@ def _uses(access: Access, copies: float, starts: Array, lasts: Array) -> _Uses:
     return _Uses(time, before, after, weight, again)
 
 
+def _distinct_columns(table: Array) -> NDArray[np.intp]:
+    """Places of columns that are unlike each other."""
+    order = np.lexsort(table)
+    unlike = np.concatenate([[True], (np.diff(table[:, order], axis=1) != 0).any(axis=0)])
+    return np.asarray(order[unlike[: order.size]])
+
+
 def _gone(uses: Sequence[_Uses], passing: float, kept: Kept) -> list[float]:
     """The part of each set of uses, its first ones left out, that finds its row gone. `passing`: other bytes in a unit
     of time, that nobody comes back to."""
     time, after, weight = (
         np.concatenate([getattr(part, name) for part in uses]) for name in ("time", "after", "weight")
     )
-    # No more can be used in some time than all that is used in it.
     order = np.argsort(time)
-    until = np.concatenate([[0.0], np.cumsum(weight[order])])
+    time, after, weight = time[order], after[order], weight[order]
+    until = np.concatenate([[0.0], np.cumsum(weight)])
     safe, found = kept.safe, []
     for part in uses:
         again = np.flatnonzero(np.isfinite(part.before))
-        here, there = part.time[again], part.before[again]
-        most = until[np.searchsorted(time[order], here, side="right")]
-        most = most - until[np.searchsorted(time[order], there, side="right")] + passing * (here - there)
+        since, now = part.before[again], part.time[again]
+        begin, end = (np.searchsorted(time, at, side="right") for at in (since, now))
+        most = until[end] - until[begin] + passing * (now - since)  # all uses in between, each counted as of other rows
         far = np.flatnonzero(most > safe)
         looked = far[np.unique(np.linspace(0, far.size - 1, USES_LOOKED_AT).astype(np.int64))] if far.size else far
         between = [
-            weight[(time > start) & (time <= end) & (after > end)].sum() + passing * (end - start)
-            for start, end in zip(there[looked].tolist(), here[looked].tolist(), strict=True)
+            weight[here:there][after[here:there] > at].sum()
+            for here, there, at in zip(begin[looked].tolist(), end[looked].tolist(), now[looked].tolist(), strict=True)
         ]
-        lost = float(kept.lost(np.array(between)).mean()) if between else 0.0
-        found.append(lost * far.size / max(part.again, 1))
+        gone = kept.lost(np.array(between) + passing * (now - since)[looked]) if between else np.zeros(1)
+        found.append(float(gone.mean()) * far.size / max(part.again, 1))
     return found
