@@ -290,8 +290,8 @@ class LaunchLowering:
         ]  # fmt: skip
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            if self.free:  # a copy engine writes while the products leave the shared memory time
-                written *= self.crowding[index]
+            # A copy engine writes while products leave the memory time. Threads copy zeros for tiles beyond the last.
+            written *= self.crowding[index] if self.free else 1 + (self.stages - 1) * self.blocks.count / trips
             posted = written / 2 * self._queued(index)
             unit = "tensor" if self.free else "shared"
             made.append(self._step(f"{name} shared", unit, index, written, -posted, after))
