@@ -20,7 +20,7 @@ from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
-from mappings.gpu.loops import crowding, meets
+from mappings.gpu.loops import crowding, in_step, meets
 from mappings.gpu.power import energies, power_limit
 from mappings.gpu.reads import Reads
 from mappings.program import (
@@ -329,8 +329,7 @@ class LaunchLowering:
     def _in_step(self, index: int) -> float:
         """Blocks start in step, and lose step with the trips that they make: the mean over those of a loop."""
         waves = max(1.0, self.blocks.count / (self.slots * self.gpu.multiprocessors))
-        gone = waves * self.totals[index] / self.blocks.count / self.gpu.joint_trips
-        return (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
+        return in_step(self.totals / self.blocks.count / self.gpu.joint_trips, index, waves)
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
