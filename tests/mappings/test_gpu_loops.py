@@ -68,3 +68,18 @@ def test_words_that_begin_anywhere_are_asked_for_beside_their_transfer(h100: Eva
     words = 12288
     assert sum(fork["vector"] for fork in forks) == pytest.approx(3.5 * words / 128 / clock)
     assert sum(fork["shared"] for fork in forks) == pytest.approx(4 * words / 128 / clock)
+
+
+@pytest.mark.parametrize("tile, along_rows", [
+    ((16, 32, 4), 1), ((16, 64, 4), 1), ((16, 128, 8), 1), ((32, 32, 4), 2), ((32, 64, 4), 1), ((32, 128, 4), 1),
+    ((32, 32, 8), 2), ((32, 64, 8), 2), ((32, 128, 8), 1), ((32, 256, 8), 1),
+])  # fmt: skip
+def test_single_warps_stand_as_the_compiler_lets_them(
+    h100: EvaluatedArchitecture, tile: tuple[int, int, int], along_rows: int
+) -> None:
+    """Warps along the rows in builds of Triton 3.6 for sm_90a (`warpsPerCTA`); each loads its part of both operands."""
+    m, n, warps = tile
+    program = lower(GpuKernel.load("matmul"), h100, {**PRODUCT, "block_m": m, "block_n": n, "warps": warps})
+    steps = {step.name: step for step in program.phases[0].streams[0].steps}
+    read = 64 * 2 * (m * warps / along_rows + n * along_rows)
+    assert float(np.asarray(steps["C operands"].busy_s)[0, 0]) == pytest.approx(read / 128 / Gpu.of(h100).clock_hz)
