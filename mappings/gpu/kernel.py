@@ -94,7 +94,7 @@ class GridStep(Model):
     `instruction_pace` when omitted."""
     issue: Expression = ZERO
     """Lane operations of a trip: instructions x threads. product: of those that issue it and load its operands, while
-    the tensor cores work."""
+    the tensor cores work. load that is waited for: of those that ask for it, while the first of it passes."""
     half: Expression = ZERO
     """Those among them that run at half the rate (maximum, conversion)."""
     sfu: Expression = ZERO
@@ -102,7 +102,7 @@ class GridStep(Model):
     fp32: Expression = ZERO
     """Additions, multiplications and multiply-adds of 32 bits among the lane operations."""
     shared: Expression = ZERO
-    """Bytes that go through the shared memory."""
+    """Bytes that go through the shared memory. load that is waited for: what its instructions could move, if more."""
     latency: Expression = ZERO
     """Cycles until the next step may start, beyond the time that the step keeps its unit busy."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from architectures.gpu import Gpu
 from mappings.gpu.blocks import Blocks
 from mappings.gpu.kernel import GridLoop, GridStep
+from mappings.program import Array
 
 
 def meets(loop: GridLoop, prefetched: Callable[[GridStep], bool]) -> bool:
@@ -30,3 +33,16 @@ def crowding(loop: GridLoop, blocks: Blocks, warps: int, gpu: Gpu) -> float:
             written += word * k * n
     needed_s = written / gpu.shared_bytes_per_cycle / gpu.clock_hz
     return max(0.0, 1 - free_s / needed_s) if needed_s else 1.0
+
+
+def in_step(lost: Array, index: int, waves: float) -> float:
+    """How far blocks are in step in loop `index`: the mean of exp(-x) over its trips in all waves, where x grows by
+    `lost[i]` in loop i of each wave."""
+    whole = float(lost.sum())
+    first = float(np.exp(-lost[:index].sum())) * _mean_decay(float(lost[index]))
+    return first * _mean_decay(waves * whole) / _mean_decay(whole)
+
+
+def _mean_decay(end: float) -> float:
+    """The mean of exp(-x) from 0 to `end`."""
+    return float(-np.expm1(-end)) / end if end > 0 else 1.0

@@ -20,7 +20,7 @@ from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
-from mappings.gpu.loops import crowding, meets
+from mappings.gpu.loops import crowding, in_step, meets
 from mappings.gpu.power import energies, power_limit
 from mappings.gpu.reads import Reads
 from mappings.program import (
@@ -119,6 +119,7 @@ class LaunchLowering:
         self.power = power_limit(gpu)
         self.free = bool(launch.free.number(env))
         self.warps = int(launch.warps.number(env))
+        self._lone_lanes = 32 * self.warps / gpu.instruction_pace  # that a block alone fills
         self.teams = max(1, int(launch.teams.number(env)))
         self.stages = int(launch.stages.number(env))
         self.slots = gpu.occupancy(self.warps, launch.registers.number(env), launch.shared.number(env))
@@ -275,8 +276,7 @@ class LaunchLowering:
         bytes_per_trip = self.reads.moved_bytes(step) / trips
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
-        tensor = str(step.load or step.store)
-        way = "read_bytes" if load else "write_bytes"
+        tensor, way = str(step.load or step.store), "read_bytes" if load else "write_bytes"
         moved = Traffic(**{way: self._at(index, dram_per_trip * (1 if load else 1 - retained))})
         passed = Traffic(**{way: self._at(index, bytes_per_trip)})
         rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
@@ -304,17 +304,23 @@ class LaunchLowering:
         ]  # fmt: skip
         if prefetched:
             written = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            if self.free:  # a copy engine writes while the products leave the shared memory time
-                written *= self.crowding[index]
+            # A copy engine writes while products leave the memory time. Threads copy zeros for tiles beyond the last.
+            written *= self.crowding[index] if self.free else 1 + (self.stages - 1) * self.blocks.count / trips
             posted = written / 2 * self._queued(index)
             unit = "tensor" if self.free else "shared"
             made.append(self._step(f"{name} shared", unit, index, written, -posted, after))
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
-            passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
+            issue, words = self.blocks.mean(step.issue), self.blocks.mean(step.shared)
+            passing = (words or bytes_per_trip) / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
             after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
+            if issue:  # asked for by many instructions, beside which the first of them pass and come
+                asking, lone = (issue / rate / gpu.clock_hz for rate in (gpu.issue_lanes, self._lone_lanes))
+                latency += max(0.0, lone - max(asking, passing, busy) / self.teams)
+                made.append(self._step(f"{name} issue", "vector", index, asking, 0.0, ()))
+                made[-2:] = [replace(part, beside=name) for part in made[-2:]]
         near, crowd_s = {("L2", tensor): passed}, self._at(index, crowd)
         return [*made, self._step(name, "port", index, busy, latency, after, near, crowd_s=crowd_s)]
 
@@ -337,8 +343,7 @@ class LaunchLowering:
     def _in_step(self, index: int) -> float:
         """Blocks start in step, and lose step with the trips that they make: the mean over those of a loop."""
         waves = max(1.0, self.blocks.count / (self.slots * self.gpu.multiprocessors))
-        gone = waves * self.totals[index] / self.blocks.count / self.gpu.joint_trips
-        return (1 - float(np.exp(-gone))) / gone if gone > 0 else 1.0
+        return in_step(self.totals / self.blocks.count / self.gpu.joint_trips, index, waves)
 
     def _queued(self, index: int) -> float:
         """The part of a tile's copies that its threads hand over at twice the rate at which the copies pass."""
@@ -362,9 +367,10 @@ class LaunchLowering:
         if self.walks[index]:  # what a trip asks for queues as far as it goes
             last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
         walked = self.walks[index] and bool(step.same) and not self.blocks.mean(step.asynchronous)
+        waited = fresh if walked else share
         # What is asked for alone, later, waits without the queue of a whole block's requests.
-        later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + share * first)
-        return gpu.l2_latency + (fresh if walked else share) * last + later
+        later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + waited * first)
+        return gpu.l2_latency + waited * last + later
 
     def _waited_bytes(self, index: int) -> float:
         """Bytes that a trip of a loop asks for and waits for itself."""
