@@ -58,17 +58,11 @@ def facts() -> dict[str, list[dict[str, Any]]]:
 
 
 def trip_ns(
-    kernel: GpuKernel,
-    machine: EvaluatedArchitecture,
-    blocks: int,
-    tile: int,
-    stages: int,
-    pause: float,
-    stored: int = 0,
+    kernel: GpuKernel, gpu: EvaluatedArchitecture, blocks: int, tile: int, stages: int, pause: float, stored: int = 0
 ) -> float:
     sizes = {"blocks": blocks, "tile_bytes": tile, "stages": stages, "pause": pause, "stored_bytes": stored}
     seconds = [
-        float(evaluate(lower(kernel, machine, {**sizes, "trips": trips, "word_bytes": 2})).latency_s[0])
+        float(evaluate(lower(kernel, gpu, {**sizes, "trips": trips, "word_bytes": 2})).latency_s[0])
         for trips in (1000, 2000)
     ]
     return (seconds[1] - seconds[0]) / 1000 * 1e9
