@@ -341,9 +341,9 @@ class LaunchLowering:
         # Blocks that walk over the same wait together for the one that is first to ask.
         fresh = max(share, self.reads.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
-            waited = fresh * first
+            waited = fresh * first + self._behind_s(index)
             if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays
-                waited += max(share * (last - first), self._trailing_s(index)) + self._behind_s(index)
+                waited += max(share * (last - first), self._trailing_s(index))
             return gpu.l2_latency + waited
         if self.walks[index]:  # what a trip asks for queues as far as it goes
             last = first + (last - first) * min(1.0, self._waited_bytes(index) / gpu.dram_latency_bytes)
