@@ -62,6 +62,8 @@ class Gpu:
     dram_latency: float
     dram_latency_bytes: float
     dram_first_latency: float
+    write_wait: float
+    write_wait_bytes: float
     dram_ramp: float
     dram_line_share: float
     dram_half_line_share: float

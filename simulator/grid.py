@@ -98,6 +98,8 @@ class Grid:
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
+        # Tiles whose loads are under way at a time turn into each other, as those of a block that waits for each.
+        self.turn_s = np.array([cost.fill_s(1) / max(cost.stages - cost.lost_stages, 1.0) for cost in self.costs])
         self.sharpness = stream.residency.sharpness
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
         lone = [cost.round_s(1, teams, in_flight)[0] if cost.stages <= 1 else 0.0 for cost in self.costs]
@@ -167,7 +169,8 @@ class Grid:
         residency = self.residency
         own_s = np.where(self.piped, bound_s(own_s, near, residency.near_sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
-        streaming = np.maximum(own_s, outermost_s / residency.even_share)
+        turning_s = bound_s(self.turn_s * counts, outermost_s, self.sharpness)
+        streaming = np.maximum(np.maximum(own_s, outermost_s / residency.even_share), turning_s)
         # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
         lone_s = np.where(self.at_once, np.minimum(self.lone_s * self.slowdown * counts, own_s), own_s)
         waiting = np.maximum(own_s, bound_s(lone_s, outermost_s, self.sharpness))

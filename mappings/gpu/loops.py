@@ -19,6 +19,13 @@ def meets(loop: GridLoop, prefetched: Callable[[GridStep], bool]) -> bool:
     return (products == 1 or loop.together) and bool(loads) and all(prefetched(load) for load in loads)
 
 
+def behind_stores_s(stored: float, gpu: Gpu) -> float:
+    """Seconds by which a trip's loads come later because they are asked for behind the bytes that it stores: those
+    pass first, and what many multiprocessors write delays what they read."""
+    passing = stored / gpu.shared_bytes_per_cycle / gpu.clock_hz + stored / gpu.port_bandwidth
+    return passing + gpu.write_wait * min(1.0, stored / gpu.write_wait_bytes)
+
+
 def crowding(loop: GridLoop, blocks: Blocks, warps: int, gpu: Gpu) -> float:
     """The part of what a copy engine writes that finds the shared memory taken by the loop's products."""
     free_s = written = 0.0

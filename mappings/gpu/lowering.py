@@ -20,7 +20,7 @@ from einsum.errors import EinsightError, SpecError
 from einsum.expressions import resolve
 from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.kernel import ONE, GpuKernel, GridLaunch, GridStep
-from mappings.gpu.loops import crowding, in_step, meets
+from mappings.gpu.loops import behind_stores_s, crowding, in_step, meets
 from mappings.gpu.power import energies, power_limit
 from mappings.gpu.reads import Reads
 from mappings.program import (
@@ -360,7 +360,7 @@ class LaunchLowering:
         # Blocks that walk over the same wait together for the one that is first to ask.
         fresh = max(share, self.reads.fresh.get(str(step.load), 1.0)) if not step.again else share
         if self._prefetched(step, index):
-            waited = fresh * first
+            waited = fresh * first + self._behind_s(index)
             if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays
                 waited += max(share * (last - first), self._trailing_s(index))
             return gpu.l2_latency + waited
@@ -370,7 +370,13 @@ class LaunchLowering:
         waited = fresh if walked else share
         # What is asked for alone, later, waits without the queue of a whole block's requests.
         later = max(0.0, self.blocks.mean(step.batches) - 1) * (gpu.l2_latency + waited * first)
+        later += self._behind_s(index) if self.walks[index] else 0.0
         return gpu.l2_latency + waited * last + later
+
+    def _trip_bytes(self, index: int, kind: str) -> float:
+        """Bytes that a trip of a loop loads, or stores."""
+        steps = [step for step in self.launch.loops[index].steps if step.kind == kind]
+        return float(sum(self.reads.moved_bytes(step) for step in steps) / max(self.totals[index], 1e-9))
 
     def _waited_bytes(self, index: int) -> float:
         """Bytes that a trip of a loop asks for and waits for itself."""
@@ -380,10 +386,11 @@ class LaunchLowering:
 
     def _trailing_s(self, index: int) -> float:
         """Seconds by which a tile's copies pass the way to the L2 later than threads ask for them."""
-        loads = [step for step in self.launch.loops[index].steps if step.kind == "load"]
-        copied = sum(self.reads.moved_bytes(step) for step in loads) / max(self.totals[index], 1e-9)
-        asking = self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
-        return max(0.0, float(copied / self.gpu.port_bandwidth - copied / asking))
+        copied, asking = self._trip_bytes(index, "load"), self.gpu.shared_bytes_per_cycle * self.gpu.clock_hz
+        return max(0.0, copied / self.gpu.port_bandwidth - copied / asking)
+
+    def _behind_s(self, index: int) -> float:
+        return behind_stores_s(self._trip_bytes(index, "store"), self.gpu)
 
     def _met(self, index: int) -> bool:
         return meets(self.launch.loops[index], lambda load: self._prefetched(load, index))
