@@ -113,6 +113,7 @@ class _Calibration:
         yield "concurrency", self.concurrency
         yield "in_turn", self.in_turn
         yield "dram_pieces", self.dram_pieces
+        yield "adds", self.adds
         yield "arithmetic", self.arithmetic
         yield "tensor_tiles", self.tensor_tiles
         yield "matmul", self.matmuls
@@ -228,6 +229,27 @@ class _Calibration:
                     warps, timing = min(timings.items(), key=lambda item: item[1].ms)
                     fact: Fact = {"row_bytes": row_bytes, "tile_bytes": tile_bytes, "piece_bytes": piece_bytes}
                     yield {**fact, "warps": warps, **times(timing), "bytes_per_s": ROWS_BYTES / timing.ms * 1e3}
+
+    def adds(self) -> Iterator[Fact]:
+        """Adding fp32 numbers to memory: to buffers that stay in the L2, then to one that does not; by a thread one or
+        four numbers at a time, and by blocks that add to lines of their own or, some at a time, to the same."""
+        torch = self._torch
+        sms = self._sms
+        for size, cases in (
+            (MIB, ((1, 1),)),
+            (16 * MIB, ((sms, 1), (4 * sms, 1), (8 * sms, 1), (4 * sms, 4), (4 * sms, 12), (4 * sms, 33))),
+            (1024 * MIB, ((4 * sms, 1), (4 * sms, 12))),
+        ):
+            target = torch.zeros(size // 4, dtype=torch.float32, device="cuda")
+            for blocks, sharing in cases:
+                for width in (1, 4):
+                    block_n = 256 * width
+                    asked = blocks * block_n * 4
+                    turns = size * sharing // asked if size > 64 * MIB else max(2 * MIB // (4 * block_n), 4)
+                    shape = {"blocks": blocks, "sharing": sharing, "block_n": block_n, "warps": 8}
+                    timing = self._stopwatch.time(self._bound(self._kernels.add, target, turns=turns, **shape), SHORT)
+                    fact: Fact = {"buffer_bytes": size, **shape, "bytes": asked * turns, **times(timing)}
+                    yield {**fact, "bytes_per_s": asked * turns / timing.ms * 1e3}
 
     def arithmetic(self) -> Iterator[Fact]:
         """exp2, FP32 multiply-add and maximum, fp16 conversion: on registers, with every SM full of warps."""

@@ -100,6 +100,22 @@ def fill(target: Any, value: int, *, block_n: int, warps: int) -> None:
     launch(_fill, (triton.cdiv(count, block_n),), target, count, value, BLOCK_N=block_n, warps=warps, stages=1)
 
 
+@triton.jit(do_not_specialize=["turns", "last"])
+def _add(target_ptr, turns, last, SHARING: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Each thread block adds to a piece of the target in each turn; SHARING of them to the same."""
+    walkers = tl.num_programs(0) // SHARING
+    ones = tl.full((BLOCK_N,), 1.0, tl.float32)
+    for turn in tl.range(0, turns):
+        piece = ((tl.program_id(0) // SHARING + turn * walkers) & last).to(tl.int64)
+        tl.atomic_add(target_ptr + piece * BLOCK_N + tl.arange(0, BLOCK_N), ones, sem="relaxed")
+
+
+def add(target: Any, *, blocks: int, sharing: int, turns: int, block_n: int, warps: int) -> None:
+    """Add to `target` (fp32, a power of two) round and round, `block_n` elements of each block in each turn."""
+    last = int(target.numel()) // block_n - 1
+    launch(_add, (blocks,), target, turns, last, SHARING=sharing, BLOCK_N=block_n, warps=warps, stages=1)
+
+
 @triton.jit(do_not_specialize=["rounds"])
 def _exponentials(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
     places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
