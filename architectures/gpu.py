@@ -76,6 +76,7 @@ class Gpu:
     l2_mixed_share: float
     l2_bandwidth: float
     l2_write_bandwidth: float
+    l2_add_bandwidth: float
     l2_latency: float
     request_groups: float
     joint_requests: float

@@ -199,11 +199,12 @@ def _gradients(backend: Any, case: Case) -> Callable[[], Callable[[], Any]]:
         from torch.nn.attention import sdpa_kernel
         from torch.nn.functional import scaled_dot_product_attention
 
-        inputs = [_random(case.batch, case.heads, case.q_len, case.head_dim).requires_grad_() for _ in range(3)]
+        shape = (case.batch, case.heads, case.q_len, case.head_dim)
+        q, k, v = (_random(*shape).requires_grad_() for _ in range(3))
         with sdpa_kernel(backend):
-            out = scaled_dot_product_attention(*inputs, is_causal=case.causal)
+            out = scaled_dot_product_attention(q, k, v, is_causal=case.causal)
         d_out = torch.randn_like(out)
-        return lambda: torch.autograd.grad(out, inputs, d_out, retain_graph=True)
+        return lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True)
 
     return prepare
 

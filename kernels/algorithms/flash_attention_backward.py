@@ -42,13 +42,14 @@ def _row_sums(
 
 @triton.jit
 def _add_range(
-    k, v, q_base, d_out_base, statistics_base, delta_base, sum_base, dk, dv, begin, end, keys, kv_len, q_len, scale,
+    k, v, q_base, d_out_base, statistics_base, delta_base, sum_base, dk, dv, begin, end, first_rows, q_len, scale,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_M: tl.constexpr, CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
     """What the queries from `begin` to `end`, a tile at a time, add to the gradients of a tile of keys and values.
 
-    Scores and weights are (keys, queries). Queries behind the last have no weights, their statistics being infinite.
+    Scores and weights are (keys, queries); `first_rows` are the first queries that see each key. Queries behind the
+    last have no weights, their statistics being infinite.
     """
     columns = tl.arange(0, PADDED_DIM)
     for start in tl.range(begin, end, BLOCK_M):
@@ -64,10 +65,7 @@ def _add_range(
         scores = tl.dot(k, tl.trans(q))
         weights = tl.exp2(scores * (scale * _LOG2_E) - (statistics * _LOG2_E)[None, :])
         if MASKED:
-            visible = (keys < kv_len)[:, None]
-            if CAUSAL:
-                visible = visible & (keys[:, None] <= rows[None, :] + (kv_len - q_len))
-            weights = tl.where(visible, weights, 0.0)
+            weights = tl.where(first_rows[:, None] <= rows[None, :], weights, 0.0)
         dv = tl.dot(weights.to(d_out.dtype), d_out, dv)
         d_scores = weights * (tl.dot(v, tl.trans(d_out)) - delta[None, :])
         d_scores = d_scores.to(q.dtype)
@@ -106,6 +104,7 @@ def _backward(
     if first_key + BLOCK_N > kv_len:
         inner = begin
         outer = begin
+    first_rows = tl.where(keys < kv_len, keys - offset if CAUSAL else 0, q_len)
 
     k = load_tile(k_ptr + base, keys, kv_len, HEAD_DIM, PADDED_DIM, True)
     v = load_tile(v_ptr + base, keys, kv_len, HEAD_DIM, PADDED_DIM, True)
@@ -118,16 +117,16 @@ def _backward(
         sum_base = sum_ptr + row * HEAD_DIM
         if CAUSAL:
             dk, dv = _add_range(
-                k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, begin, inner, keys,
-                kv_len, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, True,
+                k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, begin, inner,
+                first_rows, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, True,
             )  # fmt: skip
         dk, dv = _add_range(
-            k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, inner, outer, keys,
-            kv_len, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, False,
+            k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, inner, outer,
+            first_rows, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, False,
         )  # fmt: skip
         dk, dv = _add_range(
-            k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, outer, q_len, keys,
-            kv_len, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, True,
+            k, v, q_base, d_out_base, statistics_ptr + row, delta_ptr + row, sum_base, dk, dv, outer, q_len,
+            first_rows, q_len, scale, HEAD_DIM, PADDED_DIM, BLOCK_M, CAUSAL, True,
         )  # fmt: skip
     store_tile(dk_ptr + base, keys, kv_len, dk * scale, HEAD_DIM, PADDED_DIM)
     store_tile(dv_ptr + base, keys, kv_len, dv, HEAD_DIM, PADDED_DIM)

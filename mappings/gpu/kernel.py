@@ -51,6 +51,9 @@ class GridStep(Model):
     """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
+    adds: bool = False
+    """store: 32-bit numbers are added to what is there, by the L2: its lines are read before they are written. `same`
+    says, as for a load, which blocks add to the same."""
     piece: Expression = ZERO
     """load, store: bytes that lie together in a trip; 0 where these are whole lines."""
     hot: bool = False

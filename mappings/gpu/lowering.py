@@ -266,26 +266,26 @@ class LaunchLowering:
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
         tensor = str(step.load or step.store)
-        way = "read_bytes" if load else "write_bytes"
-        moved = Traffic(**{way: self._at(index, dram_per_trip * (1 if load else 1 - retained))})
-        passed = Traffic(**{way: self._at(index, bytes_per_trip)})
-        rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
+        read = dram_per_trip if load or step.adds else 0.0
+        written = 0.0 if load else dram_per_trip * (1 - retained)
+        moved = Traffic(self._at(index, read), self._at(index, written))
+        passed = Traffic(**{"read_bytes" if load else "write_bytes": self._at(index, bytes_per_trip)})
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         piece = self.blocks.mean(step.piece)
         pieces = self._slices(step, piece) * SLICE_BYTES / piece if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
-        l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
+        l2_busy = asked / self._l2_rate(step)
         latency = self._latency(step, index, share) if load else 0.0
-        dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
+        dram_busy = read / gpu.piece_share(piece) / gpu.dram_read_bandwidth + written / gpu.dram_write_bandwidth
         busy = bytes_per_trip * pieces / gpu.port_bandwidth
         # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
         crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy) * self._in_step(index)
-        far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip}
+        far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip * (2 if step.adds else 1)}
         made = [
-            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
+            self._step(f"{name} DRAM", "DRAM", index, dram_busy / self.turn, 0.0, (), far, acts),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]  # fmt: skip
         if prefetched:
@@ -303,6 +303,12 @@ class LaunchLowering:
             after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
+
+    def _l2_rate(self, step: GridStep) -> float:
+        gpu = self.gpu
+        if step.kind == "load":
+            return gpu.l2_bandwidth
+        return gpu.l2_add_bandwidth if step.adds else gpu.l2_write_bandwidth
 
     def _slices(self, step: GridStep, piece: float) -> float:
         """Slices that serve a piece, in the mean: copies that pass by the first cache ask for one more where their rows
@@ -339,7 +345,7 @@ class LaunchLowering:
         gpu = self.gpu
         first, last = (latency - gpu.l2_latency for latency in (gpu.dram_first_latency, gpu.dram_latency))
         # Blocks that walk over the same wait together for the one that is first to ask.
-        fresh = max(share, self.reads.fresh.get(str(step.load), 1.0)) if not step.again else share
+        fresh = max(share, self.reads.fresh.get(step.name, 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first
             if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays

@@ -31,7 +31,7 @@ Places = tuple[str, ...]
 class Reads:
     """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop.
 
-    fresh  tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`
+    fresh  load -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`
     """
 
     def __init__(self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int) -> None:
@@ -79,20 +79,24 @@ class Reads:
         return self._moved[id(step)]
 
     def dram_bytes(self) -> tuple[dict[int, float], float]:
-        """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2."""
+        """Bytes that each load and store moves to or from memory, and the part of the writes that stays in the L2.
+
+        What is added to memory is fetched like what is loaded, and written as often as it is fetched.
+        """
         walked = [loop for loop, trips in zip(self.launch.loops, self.totals, strict=True) if trips > 0]
         steps = [step for loop in walked for step in loop.steps]
         loads = [step for step in steps if step.kind == "load" and not step.hot]
         stores = [step for step in steps if step.kind == "store"]
         by_tensor: dict[str, list[GridStep]] = {}
-        for step in loads:
-            by_tensor.setdefault(str(step.load), []).append(step)
+        adding = [step for step in stores if step.adds]
+        for step in (*loads, *adding):
+            by_tensor.setdefault(step.name, []).append(step)
         sizes = {id(step): self.moved_bytes(step) for step in (*loads, *stores)}
         shared = {name: group for name, group in by_tensor.items() if any(step.same for step in group)}
         own = sum(
             sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name] if not step.again
         )
-        own += sum(sizes[id(step)] for step in stores)
+        own += sum(sizes[id(step)] for step in stores if not step.adds)
         fetched = fetched_bytes(
             [merged([self.access(step) for step in group if not step.again]) for group in shared.values()],
             self.in_flight, self.gpu.l2_usable, own * self._sampled / self.blocks.count,
@@ -114,10 +118,9 @@ class Reads:
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
                 moved[id(step)] = sizes[id(step)] * share
-        for step in stores:
-            moved[id(step)] = sizes[id(step)]
+        moved |= {id(step): sizes[id(step)] for step in stores if not step.adds}
         written = sum(moved[id(step)] for step in stores)
-        read = sum(moved[id(step)] for step in loads)
+        read = sum(moved[id(step)] for step in (*loads, *adding))
         gpu = self.gpu
         dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
         return moved, dirty / written if written else 0.0
