@@ -63,9 +63,10 @@ def _add_range(
             statistics = tl.load(statistics_base + rows)
             delta = tl.load(delta_base + rows)
         scores = tl.dot(k, tl.trans(q))
-        weights = tl.exp2(scores * (scale * _LOG2_E) - (statistics * _LOG2_E)[None, :])
+        exponents = scores * (scale * _LOG2_E) - (statistics * _LOG2_E)[None, :]
         if MASKED:
-            weights = tl.where(first_rows[:, None] <= rows[None, :], weights, 0.0)
+            exponents = tl.where(first_rows[:, None] <= rows[None, :], exponents, float("-inf"))
+        weights = tl.exp2(exponents)
         dv = tl.dot(weights.to(d_out.dtype), d_out, dv)
         d_scores = weights * (tl.dot(v, tl.trans(d_out)) - delta[None, :])
         d_scores = d_scores.to(q.dtype)
