@@ -68,8 +68,8 @@ def test_no_kernel_moves_less_than_it_must(kernel: str, h100: EvaluatedArchitect
 def test_what_is_added_is_read_and_written_once_by_blocks_that_run_together(
     h100: EvaluatedArchitecture, sharing: int, megabytes: int
 ) -> None:
-    """132 blocks, one wave, some of which add to the same rows: each line is fetched and written back once, but for what
-    the L2 keeps; the L2 itself takes all that is added, at its own rate."""
+    """132 blocks, one wave, some of which add to the same rows: each line is fetched and written back once, but for
+    what the L2 keeps; the L2 itself takes all that is added, at its own rate."""
     rows = megabytes * 10**6 // 256 * sharing // 132
     step = f"{{store: S, adds: true, rows: [0, {rows}], row_bytes: 256, same: ['x // {sharing}']}}"
     kernel = GpuKernel.parse(
