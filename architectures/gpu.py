@@ -84,6 +84,7 @@ class Gpu:
     joint_trips: float
     l2_sharpness: float
     port_bandwidth: float
+    port_add_bandwidth: float
     launch_latency: float
     launch_next: float
     block_launch: float

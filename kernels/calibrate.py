@@ -263,7 +263,7 @@ class _Calibration:
         for blocks in (1, self._sms // 4, self._sms):
             target = torch.zeros(8 * blocks * rows * side, dtype=torch.float32, device="cuda")
             sums = torch.empty(blocks * side * side, dtype=torch.float32, device="cuda")
-            for products in (1, 2, 4, 8, 16):
+            for products in (1, 4, 16):
                 for mode, name in enumerate(("dropped", "added", "stored")):
                     shape = {"blocks": blocks, "rows": rows, "products": products, "warps": 8}
                     few, many = (

@@ -279,10 +279,10 @@ class LaunchLowering:
         l2_busy = asked / self._l2_rate(step)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = read / gpu.piece_share(piece) / gpu.dram_read_bandwidth + written / gpu.dram_write_bandwidth
-        busy = bytes_per_trip * pieces / gpu.port_bandwidth
+        busy = bytes_per_trip * pieces / (gpu.port_add_bandwidth if step.adds else gpu.port_bandwidth)
         # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy) * self._in_step(index)
+        crowd = 0.0 if prefetched or step.adds else max(0.0, active * l2_busy - busy) * self._in_step(index)
         far, acts = {("DRAM", tensor): moved}, {("DRAM", "byte"): dram_per_trip * (2 if step.adds else 1)}
         made = [
             self._step(f"{name} DRAM", "DRAM", index, dram_busy / self.turn, 0.0, (), far, acts),
@@ -298,9 +298,9 @@ class LaunchLowering:
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
+            posted = not load and self.walks[index]  # nothing waits for what it stores, but adds are taken first
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
+            after, latency = (Dependence(f"{name} shared"),), latency - (posted and not step.adds) * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
 
