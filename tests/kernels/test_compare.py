@@ -222,6 +222,14 @@ def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
     assert summary["tiles"]["shapes"] == 70 and summary["tiles"]["kendall_tau"] > 0.75
 
 
+def test_the_backward_pass_stays_predicted(h100: EvaluatedArchitecture) -> None:
+    """Rows that were looked at while the kernel was described: 5.0 %."""
+    summary = summarise(compare(read_rows(MEASUREMENTS / "h100-sxm-backward.csv"), h100))
+    assert summary["all"]["rows"] == 74
+    assert summary["all"]["mean_absolute_error"] < 0.07
+    assert summary["tiles"]["kendall_tau"] > 0.7 and summary["tiles"]["regret"] < 0.03
+
+
 @pytest.mark.parametrize("name, most", [("h100-sxm", 0.08), ("h200-sxm", 0.10)])
 def test_measured_rows_stay_predicted(name: str, most: float) -> None:
     """A sample of the measured rows of this project's own kernels; docs/gpu.md has the errors over all of them."""
