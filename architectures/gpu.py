@@ -159,6 +159,12 @@ class Gpu:
         which work side by side."""
         return max(issue / self.issue_lanes, half / self.half_lanes, sfu / self.sfu_lanes, fp32 / self.fp32_lanes)
 
+    def l2_rate(self, kind: str, adds: bool) -> float:
+        """Bytes a second that the L2 takes or gives: a load's, a store's, or one's that adds."""
+        if kind == "load":
+            return self.l2_bandwidth
+        return self.l2_add_bandwidth if adds else self.l2_write_bandwidth
+
     def piece_share(self, piece_bytes: float) -> float:
         """The part of the DRAM's bandwidth that reads reach of which so many bytes lie together; 0 stands for many.
 

@@ -199,8 +199,9 @@ def _gradients(backend: Any, case: Case) -> Callable[[], Callable[[], Any]]:
         from torch.nn.attention import sdpa_kernel
         from torch.nn.functional import scaled_dot_product_attention
 
-        shape = (case.batch, case.heads, case.q_len, case.head_dim)
-        q, k, v = (_random(*shape).requires_grad_() for _ in range(3))
+        # Heads side by side in memory, as the backward pass wants its output's gradient: else torch copies it first.
+        shape = (case.batch, case.q_len, case.heads, case.head_dim)
+        q, k, v = (_random(*shape).transpose(1, 2).requires_grad_() for _ in range(3))
         with sdpa_kernel(backend):
             out = scaled_dot_product_attention(q, k, v, is_causal=case.causal)
         d_out = torch.randn_like(out)

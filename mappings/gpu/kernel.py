@@ -73,7 +73,8 @@ class GridStep(Model):
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE
-    """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
+    """product: 1 if what follows waits for the result; 0 if the warps go on with something else first. store that adds:
+    1 if the warps wait until all is taken, because they need the registers, or ask for something behind it."""
     aside: Expression = ZERO
     """product: 1 if the rest of the tile's steps run beside it, and the next tile's products behind it."""
     pace: Expression | None = None

@@ -276,7 +276,7 @@ class LaunchLowering:
         pieces = self._slices(step, piece) * SLICE_BYTES / piece if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
-        l2_busy = asked / self._l2_rate(step)
+        l2_busy = asked / gpu.l2_rate(step.kind, step.adds)
         latency = self._latency(step, index, share) if load else 0.0
         dram_busy = read / gpu.piece_share(piece) / gpu.dram_read_bandwidth + written / gpu.dram_write_bandwidth
         busy = bytes_per_trip * pieces / (gpu.port_add_bandwidth if step.adds else gpu.port_bandwidth)
@@ -298,17 +298,12 @@ class LaunchLowering:
             after = (Dependence(self._last(index), self.stages),)
         else:  # the load and store unit of a multiprocessor moves what threads load and store themselves
             passing = bytes_per_trip / gpu.shared_bytes_per_cycle / gpu.clock_hz
-            posted = not load and self.walks[index]  # nothing waits for what it stores, but adds are taken first
+            posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
+            handed = posted * (1 - step.adds * self.blocks.mean(step.waits))
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - (posted and not step.adds) * busy
+            after, latency = (Dependence(f"{name} shared"),), latency - handed * busy
         port = self._step(name, "port", index, busy, latency, after, {("L2", tensor): passed})
         return [*made, replace(port, crowd_s=self._at(index, crowd))]
-
-    def _l2_rate(self, step: GridStep) -> float:
-        gpu = self.gpu
-        if step.kind == "load":
-            return gpu.l2_bandwidth
-        return gpu.l2_add_bandwidth if step.adds else gpu.l2_write_bandwidth
 
     def _slices(self, step: GridStep, piece: float) -> float:
         """Slices that serve a piece, in the mean: copies that pass by the first cache ask for one more where their rows
