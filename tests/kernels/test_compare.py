@@ -222,12 +222,21 @@ def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
     assert summary["tiles"]["shapes"] == 70 and summary["tiles"]["kendall_tau"] > 0.75
 
 
-def test_the_backward_pass_stays_predicted(h100: EvaluatedArchitecture) -> None:
-    """Rows that were looked at while the kernel was described: 5.0 %."""
-    summary = summarise(compare(read_rows(MEASUREMENTS / "h100-sxm-backward.csv"), h100))
-    assert summary["all"]["rows"] == 74
-    assert summary["all"]["mean_absolute_error"] < 0.07
+@pytest.mark.parametrize("name, rows, most", [("backward", 74, 0.07), ("backward-random", 55, 0.10)])
+def test_the_backward_pass_stays_predicted(h100: EvaluatedArchitecture, name: str, rows: int, most: float) -> None:
+    """Rows that were looked at while the kernel was described, 4.9 %; rows drawn at random, 8.6 % at first sight."""
+    summary = summarise(compare(read_rows(MEASUREMENTS / f"h100-sxm-{name}.csv"), h100))
+    assert summary["all"]["rows"] == rows
+    assert summary["all"]["mean_absolute_error"] < most
     assert summary["tiles"]["kendall_tau"] > 0.7 and summary["tiles"]["regret"] < 0.03
+
+
+def test_the_backward_pass_of_flash_attention_2_stays_predicted(h100: EvaluatedArchitecture) -> None:
+    """torch's copy of its kernels, as their source reads: 3 %. Nothing was fitted to these rows."""
+    rows = [row for row in read_rows(MEASUREMENTS / "h100-sxm-libraries.csv") if "2 backward" in row.cells["library"]]
+    summary = summarise(compare(rows, h100))
+    assert summary["all"]["rows"] == 10
+    assert summary["all"]["mean_absolute_error"] < 0.06
 
 
 @pytest.mark.parametrize("name, most", [("h100-sxm", 0.08), ("h200-sxm", 0.10)])

@@ -79,7 +79,7 @@ def bytes_of(cascade: Cascade, tensor: str, sizes: dict[str, Any], case: Case) -
     """Bytes of a tensor, whose words may be of a size of their own."""
     bits = cascade.tensors[tensor].bits
     word = case.word_bytes if bits is None else bits.number({}) / 8
-    return word * prod(cascade.shape(tensor, cascade.extents(sizes)))
+    return float(word * prod(cascade.shape(tensor, cascade.extents(sizes))))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kernel}-{place}" for place, case in enumerate(CASES)])
