@@ -79,6 +79,7 @@ class Gpu:
     l2_mixed_share: float
     l2_bandwidth: float
     l2_write_bandwidth: float
+    l2_add_bandwidth: float
     l2_latency: float
     request_groups: float
     joint_requests: float
@@ -86,6 +87,7 @@ class Gpu:
     joint_trips: float
     l2_sharpness: float
     port_bandwidth: float
+    port_add_bandwidth: float
     launch_latency: float
     launch_next: float
     block_launch: float
@@ -159,6 +161,12 @@ class Gpu:
         """Cycles that a multiprocessor takes for lane operations: of all kinds, and of those with lanes of their own,
         which work side by side."""
         return max(issue / self.issue_lanes, half / self.half_lanes, sfu / self.sfu_lanes, fp32 / self.fp32_lanes)
+
+    def l2_rate(self, kind: str, adds: bool) -> float:
+        """Bytes a second that the L2 takes or gives: a load's, a store's, or one's that adds."""
+        if kind == "load":
+            return self.l2_bandwidth
+        return self.l2_add_bandwidth if adds else self.l2_write_bandwidth
 
     def piece_share(self, piece_bytes: float) -> float:
         """The part of the DRAM's bandwidth that reads reach of which so many bytes lie together; 0 stands for many.

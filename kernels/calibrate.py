@@ -113,6 +113,8 @@ class _Calibration:
         yield "concurrency", self.concurrency
         yield "in_turn", self.in_turn
         yield "dram_pieces", self.dram_pieces
+        yield "adds", self.adds
+        yield "writes_beside", self.writes_beside
         yield "arithmetic", self.arithmetic
         yield "tensor_tiles", self.tensor_tiles
         yield "matmul", self.matmuls
@@ -228,6 +230,51 @@ class _Calibration:
                     warps, timing = min(timings.items(), key=lambda item: item[1].ms)
                     fact: Fact = {"row_bytes": row_bytes, "tile_bytes": tile_bytes, "piece_bytes": piece_bytes}
                     yield {**fact, "warps": warps, **times(timing), "bytes_per_s": ROWS_BYTES / timing.ms * 1e3}
+
+    def adds(self) -> Iterator[Fact]:
+        """Adding fp32 numbers to memory: to buffers that stay in the L2, then to one that does not; by a thread one or
+        four numbers at a time, and by blocks that add to lines of their own or, some at a time, to the same."""
+        torch = self._torch
+        sms = self._sms
+        for size, cases in (
+            (MIB, ((1, 1), (sms // 8, 1), (sms // 2, 1))),
+            (16 * MIB, ((sms, 1), (4 * sms, 1), (8 * sms, 1), (4 * sms, 4), (4 * sms, 12), (4 * sms, 33))),
+            (1024 * MIB, ((4 * sms, 1), (4 * sms, 12))),
+        ):
+            target = torch.zeros(size // 4, dtype=torch.float32, device="cuda")
+            for blocks, sharing in cases:
+                for width in (1, 4):
+                    block_n = 256 * width
+                    asked = blocks * block_n * 4
+                    turns = size * sharing // asked if size > 64 * MIB else 8 * MIB // (4 * block_n)
+                    shape = {"blocks": blocks, "sharing": sharing, "block_n": block_n, "warps": 8}
+                    timing = self._stopwatch.time(self._bound(self._kernels.add, target, turns=turns, **shape), SHORT)
+                    fact: Fact = {"buffer_bytes": size, **shape, "bytes": asked * turns, **times(timing)}
+                    yield {**fact, "bytes_per_s": asked * turns / timing.ms * 1e3}
+
+    def writes_beside(self) -> Iterator[Fact]:
+        """Time of a round of products on chip whose last one is dropped, added to memory or stored, 32 KiB of each
+        block: how much of what writing takes others' products hide."""
+        from kernels.algorithms.attention import random_tensor
+
+        torch = self._torch
+        side, depth, rows, rounds = 128, 64, 64, 400
+        a, b = random_tensor((side, depth), "fp16", "cuda", 1), random_tensor((depth, side), "fp16", "cuda", 2)
+        for blocks in (1, self._sms // 4, self._sms):
+            target = torch.zeros(8 * blocks * rows * side, dtype=torch.float32, device="cuda")
+            sums = torch.empty(blocks * side * side, dtype=torch.float32, device="cuda")
+            for products in (1, 4, 16):
+                for mode, name in enumerate(("dropped", "added", "stored")):
+                    shape = {"blocks": blocks, "rows": rows, "products": products, "warps": 8}
+                    few, many = (
+                        self._stopwatch.time(
+                            self._bound(self._kernels.write_beside, a, b, target, sums, count, mode=mode, **shape),
+                            SHORT,
+                        )
+                        for count in (rounds // 4, rounds)
+                    )
+                    fact: Fact = {"kind": name, "side": side, "depth": depth, **shape, **times(many)}
+                    yield {**fact, "round_ns": (many.ms - few.ms) / (rounds - rounds // 4) * 1e6}
 
     def arithmetic(self) -> Iterator[Fact]:
         """exp2, FP32 multiply-add and maximum, fp16 conversion: on registers, with every SM full of warps."""

@@ -10,7 +10,7 @@ from einsum.errors import SpecError, nearest
 
 KERNELS = (
     "copy", "matmul", "softmax", "unfused", "flash_attention", "flash_decode", "lean_decode", "linear_attention",
-    "block_sparse",
+    "block_sparse", "flash_attention_backward",
 )  # fmt: skip
 WORD_BYTES = {"fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 

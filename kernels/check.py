@@ -59,6 +59,8 @@ def _made_possible(case: Case, draw: random.Random) -> Case:
     if case.kernel == "block_sparse":
         pattern = draw.choice(["local-2+global-1@128", "local-1+random-2@128", "stride-3+local-1@128"])
         return replace(case, window=0, pattern=pattern, kv_len=case.q_len if case.causal else case.kv_len)
+    if case.kernel == "flash_attention_backward":
+        return replace(case, window=0)
     if case.kernel == "softmax":
         return replace(case, block_m=draw.choice([1, 2, 4]), block_n=draw.choice([32, 128, 1024]))
     if case.kernel == "copy":

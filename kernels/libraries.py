@@ -40,6 +40,7 @@ PRODUCTS = (
 )  # fmt: skip
 ROWS = ((4096, 4096), (16384, 1000), (8192, 2048), (2048, 32768), (50000, 512), (1000, 50257), (100000, 128))
 DECODES = ((1, 32, 32, 12000), (4, 40, 40, 5000), (16, 12, 12, 3000), (2, 64, 8, 20000), (32, 16, 16, 1000))
+BACKWARD = ((6, 20, 640, 64), (2, 20, 2560, 64), (6, 12, 640, 128), (2, 12, 2560, 128), (1, 10, 6144, 128))
 UNFUSED = ((2, 20, 1280, 64), (1, 24, 2560, 128), (3, 18, 640, 64), (1, 10, 3333, 128), (8, 12, 384, 64))
 FLEX = ((4, 12, 2560, 64, False), (2, 16, 1280, 128, False), (2, 16, 1280, 128, True), (1, 24, 5120, 128, True))
 FLEX_TILES = ((128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 3), (128, 32, 4, 3), (64, 128, 4, 2),
@@ -60,6 +61,7 @@ def runs() -> Iterator[LibraryRun]:
     yield from _plain()
     yield from _products()
     yield from _attention()
+    yield from _backward()
     yield from _flex()
 
 
@@ -172,6 +174,38 @@ def _bound(backend: Any, case: Case) -> Callable[[], Callable[[], Any]]:
                 return scaled_dot_product_attention(q, k, v, is_causal=case.causal, enable_gqa=shared)
 
         return attend
+
+    return prepare
+
+
+def _backward() -> Iterator[LibraryRun]:
+    from torch.nn.attention import SDPBackend
+
+    backends = (
+        ("FlashAttention-2 backward (torch)", SDPBackend.FLASH_ATTENTION, "mma-sync"),
+        ("cuDNN backward (torch)", SDPBackend.CUDNN_ATTENTION, "warp-specialized"),
+    )
+    for name, backend, variant in backends:
+        for batch, heads, length, dim in BACKWARD:
+            for causal in (False, True):
+                case = Case("flash_attention_backward", "fp16", batch, heads, heads, length, length, dim, causal,
+                            variant=variant)  # fmt: skip
+                yield LibraryRun(name, case, _gradients(backend, case))
+
+
+def _gradients(backend: Any, case: Case) -> Callable[[], Callable[[], Any]]:
+    def prepare() -> Callable[[], Any]:
+        import torch
+        from torch.nn.attention import sdpa_kernel
+        from torch.nn.functional import scaled_dot_product_attention
+
+        # Heads side by side in memory, as the backward pass wants its output's gradient: else torch copies it first.
+        shape = (case.batch, case.q_len, case.heads, case.head_dim)
+        q, k, v = (_random(*shape).transpose(1, 2).requires_grad_() for _ in range(3))
+        with sdpa_kernel(backend):
+            out = scaled_dot_product_attention(q, k, v, is_causal=case.causal)
+        d_out = torch.randn_like(out)
+        return lambda: torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True)
 
     return prepare
 

@@ -25,7 +25,7 @@ DESCRIPTIONS = {
     name: name.replace("_", "-")
     for name in (
         "copy", "matmul", "softmax", "unfused", "flash_attention", "flash_decode", "lean_decode", "linear_attention",
-        "block_sparse",
+        "block_sparse", "flash_attention_backward",
     )
 }  # fmt: skip
 """Kernel -> its description in mappings/gpu/library."""

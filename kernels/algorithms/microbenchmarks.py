@@ -100,6 +100,61 @@ def fill(target: Any, value: int, *, block_n: int, warps: int) -> None:
     launch(_fill, (triton.cdiv(count, block_n),), target, count, value, BLOCK_N=block_n, warps=warps, stages=1)
 
 
+@triton.jit(do_not_specialize=["turns", "last"])
+def _add(target_ptr, turns, last, SHARING: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Each thread block adds to a piece of the target in each turn; SHARING of them to the same."""
+    walkers = tl.num_programs(0) // SHARING
+    ones = tl.full((BLOCK_N,), 1.0, tl.float32)
+    for turn in tl.range(0, turns):
+        piece = ((tl.program_id(0) // SHARING + turn * walkers) & last).to(tl.int64)
+        tl.atomic_add(target_ptr + piece * BLOCK_N + tl.arange(0, BLOCK_N), ones, sem="relaxed")
+
+
+def add(target: Any, *, blocks: int, sharing: int, turns: int, block_n: int, warps: int) -> None:
+    """Add to `target` (fp32, a power of two) round and round, `block_n` elements of each block in each turn."""
+    last = int(target.numel()) // block_n - 1
+    launch(_add, (blocks,), target, turns, last, SHARING=sharing, BLOCK_N=block_n, warps=warps, stages=1)
+
+
+@triton.jit(do_not_specialize=["rounds"])
+def _write_beside(
+    a_ptr, b_ptr, target_ptr, sums_ptr, rounds, SIDE: tl.constexpr, DEPTH: tl.constexpr, ROWS: tl.constexpr,
+    PRODUCTS: tl.constexpr, MODE: tl.constexpr,
+):  # fmt: skip
+    """In each round products of tiles on chip, and another whose result is added to memory, stored, or dropped."""
+    side, depth, rows = tl.arange(0, SIDE), tl.arange(0, DEPTH), tl.arange(0, ROWS)
+    a = tl.load(a_ptr + side[:, None] * DEPTH + depth[None, :])
+    b = tl.load(b_ptr + depth[:, None] * SIDE + side[None, :])
+    few = tl.load(a_ptr + rows[:, None] * DEPTH + depth[None, :])
+    total = tl.zeros((SIDE, SIDE), tl.float32)
+    for turn in tl.range(0, rounds):
+        for _ in tl.static_range(PRODUCTS):
+            total = tl.dot(a, b, total)
+        part = tl.dot(few, b)
+        place = (tl.program_id(0) * 8 + turn % 8) * ROWS * SIDE
+        places = target_ptr + place + rows[:, None] * SIDE + side[None, :]
+        if MODE == 1:
+            tl.atomic_add(places, part, sem="relaxed")
+        elif MODE == 2:
+            tl.store(places, part)
+        else:
+            total += tl.sum(part)
+    out = tl.program_id(0) * SIDE * SIDE + side[:, None] * SIDE + side[None, :]
+    tl.store(sums_ptr + out, total)
+
+
+def write_beside(
+    a: Any, b: Any, target: Any, sums: Any, rounds: int, *, blocks: int, rows: int, products: int, mode: int, warps: int
+) -> None:
+    """a (side, depth) times b (depth, side) `products` times in each round; `mode` 1 adds the product of `rows` of a to
+    `target` (fp32, 8 x blocks x rows x side), 2 stores it, 0 does neither."""
+    side, depth = a.shape
+    launch(
+        _write_beside, (blocks,), a, b, target, sums, rounds, SIDE=side, DEPTH=depth, ROWS=rows, PRODUCTS=products,
+        MODE=mode, warps=warps, stages=1,
+    )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["rounds"])
 def _exponentials(values_ptr, rounds, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr):
     places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -67,6 +67,9 @@ class GridStep(Model):
     """load, not asynchronous: how often it is waited for, where registers hold only a part of what is asked for."""
     again: bool = False
     """load: the block has read the same in an earlier loop."""
+    adds: bool = False
+    """store: 32-bit numbers are added to what is there, by the L2: its lines are read before they are written. `same`
+    says, as for a load, which blocks add to the same."""
     piece: Expression = ZERO
     """load, store: bytes that lie together in a trip; 0 where these are whole lines."""
     hot: bool = False
@@ -86,7 +89,8 @@ class GridStep(Model):
     held: Expression = ZERO
     """product: the left operand is in registers; else both come from the shared memory."""
     waits: Expression = ONE
-    """product: 1 if what follows waits for the result; 0 if the warps go on with something else first."""
+    """product: 1 if what follows waits for the result; 0 if the warps go on with something else first. store that adds:
+    1 if the warps wait until all is taken, because they need the registers, or ask for something behind it."""
     aside: Expression = ZERO
     """product: 1 if the rest of the tile's steps run beside it, and the next tile's products behind it."""
     pace: Expression | None = None

@@ -276,30 +276,31 @@ class LaunchLowering:
         bytes_per_trip = self.reads.moved_bytes(step) / trips
         dram_per_trip = dram_bytes / trips
         load = step.kind == "load"
-        tensor, way = str(step.load or step.store), "read_bytes" if load else "write_bytes"
-        moved = Traffic(**{way: self._at(index, dram_per_trip * (1 if load else 1 - retained))})
-        passed = Traffic(**{way: self._at(index, bytes_per_trip)})
-        rate = (gpu.dram_read_bandwidth if load else gpu.dram_write_bandwidth) * self.turn
+        tensor = str(step.load or step.store)
+        read = dram_per_trip if load or step.adds else 0.0
+        written = 0.0 if load else dram_per_trip * (1 - retained)
+        moved = Traffic(self._at(index, read), self._at(index, written))
+        passed = Traffic(**{"read_bytes" if load else "write_bytes": self._at(index, bytes_per_trip)})
         share = min(1.0, dram_per_trip / max(bytes_per_trip, 1e-9)) if load else 1.0 - retained
         prefetched = load and self._prefetched(step, index)
         piece = self.blocks.mean(step.piece)
         pieces = self._slices(step, piece) * SLICE_BYTES / piece if piece else 1.0
         whole = not piece or piece >= LINE_BYTES  # a piece of a line is asked for by each
         asked = bytes_per_trip * pieces * (1 - self._served(step, index) if load and whole else 1.0)
-        l2_busy = asked / (gpu.l2_bandwidth if load else gpu.l2_write_bandwidth)
+        l2_busy = asked / gpu.l2_rate(step.kind, step.adds)
         latency = self._latency(step, index, share) if load else 0.0
         pushed = {name: dram_per_trip * part for name, part in self.reads.pushed.items()}  # by the lines that come
-        dram_busy = dram_per_trip * (1 / gpu.piece_share(piece) if load else 1 - retained) / rate
-        dram_busy += sum(pushed.values()) / (gpu.dram_write_bandwidth * self.turn)
-        busy = bytes_per_trip * pieces / gpu.port_bandwidth
+        dram_busy = read / gpu.piece_share(piece) / gpu.dram_read_bandwidth
+        dram_busy += (written + sum(pushed.values())) / gpu.dram_write_bandwidth
+        busy = bytes_per_trip * pieces / (gpu.port_add_bandwidth if step.adds else gpu.port_bandwidth)
         # Multiprocessors in step ask at the same time: what waits for a transfer gets its part of the L2's bandwidth.
         active = min(self.blocks.count, gpu.multiprocessors)
-        crowd = 0.0 if prefetched else max(0.0, active * l2_busy - busy) * self._in_step(index)
+        crowd = 0.0 if prefetched or step.adds else max(0.0, active * l2_busy - busy) * self._in_step(index)
         far = {("DRAM", name): Traffic(write_bytes=self._at(index, part)) for name, part in pushed.items()}
         far["DRAM", tensor] = moved + far.get(("DRAM", tensor), Traffic())
-        acts = {("DRAM", "byte"): dram_per_trip}
+        acts = {("DRAM", "byte"): dram_per_trip * (2 if step.adds else 1)}
         made = [
-            self._step(f"{name} DRAM", "DRAM", index, dram_busy, 0.0, (), far, acts),
+            self._step(f"{name} DRAM", "DRAM", index, dram_busy / self.turn, 0.0, (), far, acts),
             self._step(f"{name} L2", "L2", index, l2_busy, 0.0, (), None, {("L2", "byte"): bytes_per_trip}),
         ]  # fmt: skip
         if prefetched:
@@ -314,8 +315,9 @@ class LaunchLowering:
             issue, words = self.blocks.mean(step.issue), self.blocks.mean(step.shared)
             passing = (words or bytes_per_trip) / gpu.shared_bytes_per_cycle / gpu.clock_hz
             posted = not load and self.walks[index]  # nothing in a loop waits for what it stores
+            handed = posted * (1 - step.adds * self.blocks.mean(step.waits))
             made.append(self._step(f"{name} shared", "shared", index, passing, -posted * passing, after))
-            after, latency = (Dependence(f"{name} shared"),), latency - posted * busy
+            after, latency = (Dependence(f"{name} shared"),), latency - handed * busy
             if issue:  # asked for by many instructions, beside which the first of them pass and come
                 asking, lone = (issue / rate / gpu.clock_hz for rate in (gpu.issue_lanes, self._lone_lanes))
                 latency += max(0.0, lone - max(asking, passing, busy) / self.teams)
@@ -358,7 +360,7 @@ class LaunchLowering:
         gpu = self.gpu
         first, last = (latency - gpu.l2_latency for latency in (gpu.dram_first_latency, gpu.dram_latency))
         # Blocks that walk over the same wait together for the one that is first to ask.
-        fresh = max(share, self.reads.fresh.get(str(step.load), 1.0)) if not step.again else share
+        fresh = max(share, self.reads.fresh.get(step.name, 1.0)) if not step.again else share
         if self._prefetched(step, index):
             waited = fresh * first + self._behind_s(index)
             if self._met(index):  # for the last of a whole tile's lines, that memory or the way to the L2 delays

@@ -91,7 +91,7 @@ class Reads:
 
     @property
     def fresh(self) -> dict[str, float]:
-        """Tensor -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`."""
+        """Load -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`."""
         return self._found.fresh
 
     def joint(self, step: GridStep) -> float:
@@ -161,18 +161,21 @@ class Reads:
         return self._found.moved[rows]
 
     def dram_bytes(self) -> dict[int, float]:
-        """Bytes that each load and store moves to or from memory, now or later."""
+        """Bytes that each load and store moves to or from memory, now or later.
+
+        What is added to memory is fetched like what is loaded, and written as often as it is fetched.
+        """
         if self._found.dram is None:
             self._found.dram = self._dram_bytes()
         moved, gpu = self._found.dram, self.gpu
         stores = [step for loop in self.launch.loops for step in loop.steps if id(step) in moved and step.store]
         written = sum(moved[id(step)] for step in stores)
-        read = sum(moved.values()) - written
+        read = sum(moved.values()) - sum(moved[id(step)] for step in stores if not step.adds)
         own_dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
         self.retained = own_dirty / written if written else 0.0
         # What was dirty before goes as new lines come.
-        gone = min(1.0, (read + written) / (gpu.l2_mixed_share * gpu.l2_capacity))
-        self.pushed = {name: size * gone / max(read + written, 1.0) for name, size in self.dirty.items()}
+        gone = min(1.0, sum(moved.values()) / (gpu.l2_mixed_share * gpu.l2_capacity))
+        self.pushed = {name: size * gone / max(sum(moved.values()), 1.0) for name, size in self.dirty.items()}
         self.left = {name: size * (1 - gone) for name, size in self.dirty.items()}
         for step in stores:
             name = str(step.store)
@@ -185,14 +188,15 @@ class Reads:
         loads = [step for step in steps if step.kind == "load" and not step.hot]
         stores = [step for step in steps if step.kind == "store"]
         by_tensor: dict[str, list[GridStep]] = {}
-        for step in loads:
-            by_tensor.setdefault(str(step.load), []).append(step)
+        adding = [step for step in stores if step.adds]
+        for step in (*loads, *adding):
+            by_tensor.setdefault(step.name, []).append(step)
         sizes = {id(step): self.moved_bytes(step) for step in (*loads, *stores)}
         shared = {name: group for name, group in by_tensor.items() if any(step.same for step in group)}
         own = sum(
             sizes[id(step)] for name in by_tensor.keys() - shared.keys() for step in by_tensor[name] if not step.again
         )
-        own += sum(sizes[id(step)] for step in stores)
+        own += sum(sizes[id(step)] for step in stores if not step.adds)
         gpu = self.gpu
         kept = Kept(gpu.l2_capacity, gpu.l2_ways, gpu.l2_parts)
         accesses = [self._merged(group, self._sampled) for group in shared.values()]
@@ -219,9 +223,7 @@ class Reads:
             for step in group:
                 share = lost if step.again else totals.get(name, first) / max(first, 1.0)
                 moved[id(step)] = sizes[id(step)] * share
-        for step in stores:
-            moved[id(step)] = sizes[id(step)]
-        return moved
+        return moved | {id(step): sizes[id(step)] for step in stores if not step.adds}
 
 
 def _places(step: GridStep) -> Places:

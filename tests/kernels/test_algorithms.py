@@ -56,6 +56,45 @@ def test_masks_windows_and_grouped_heads(mask: dict[str, Any], device: str) -> N
     assert relative_error(case, device, 0) <= TOLERANCE["fp16"]
 
 
+@pytest.mark.parametrize("mask", [mask for mask in MASKS if "window" not in mask], ids=str)
+@pytest.mark.parametrize("block_m, block_n", [(32, 32), (16, 64), (64, 16)])
+def test_gradients_under_masks_with_grouped_heads(
+    mask: dict[str, Any], block_m: int, block_n: int, device: str
+) -> None:
+    tile = {**TILE, "block_m": block_m, "block_n": block_n}
+    case = Case("flash_attention_backward", heads=4, kv_heads=2, head_dim=40, **mask, **tile)
+    assert relative_error(case, device, 0) <= TOLERANCE["fp16"]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_are_those_of_automatic_differentiation(causal: bool, device: str) -> None:
+    import torch
+
+    shape: dict[str, Any] = {"heads": 4, "kv_heads": 2, "q_len": 50, "kv_len": 50, "head_dim": 24, "causal": causal}
+    case = Case("flash_attention_backward", **shape, **TILE)
+    kernels = family(case.kernel)
+    tensors = kernels.make_inputs(case, device, 3)
+    found = kernels.run(case, tensors).double()
+    q, k, v = (tensors[name].double().requires_grad_() for name in "qkv")
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+    expected = torch.autograd.grad(out, (q, k, v), tensors["d_out"].double())
+    sizes = [gradient.numel() for gradient in expected]
+    for gradient, part in zip(expected, torch.split(found, sizes), strict=True):
+        error = torch.linalg.vector_norm(part - gradient.flatten()) / torch.linalg.vector_norm(gradient)
+        assert error <= 2 * TOLERANCE["fp16"]  # the forward pass's output is rounded, too
+
+
+def test_keys_behind_the_last_do_not_reach_the_gradients(device: str) -> None:
+    """Their scores are 0: where all others are far below, exp(0 - statistics) is no number."""
+    case = Case("flash_attention_backward", q_len=40, kv_len=40, head_dim=32, **TILE)
+    kernels = family(case.kernel)
+    tensors = kernels.make_inputs(case, device, 0)
+    tensors["q"].fill_(8.0)
+    tensors["k"].fill_(-8.0)
+    tensors["statistics"].fill_(-64.0 * 32 / 32**0.5 + 3.7)
+    assert kernels.run(case, tensors).isfinite().all()
+
+
 @pytest.mark.parametrize("mask", MASKS[2:4], ids=str)
 def test_unfused_attention_masks_in_its_softmax(mask: dict[str, Any], device: str) -> None:
     case = Case("unfused", heads=2, kv_heads=1, head_dim=40, **mask, **TILE)
@@ -135,6 +174,8 @@ def test_the_reference_agrees_with_torch(causal: bool, device: str) -> None:
         (Case("flash_attention", dtype="fp32", q_len=8, kv_len=8, head_dim=16, **TILE), "fp16 or bf16"),
         (Case("flash_attention", q_len=8, kv_len=8, head_dim=16, variant="magic", **TILE), "variants"),
         (Case("flash_attention", q_len=8, kv_len=8, head_dim=16), "needs block_m, block_n, warps, stages"),
+        (Case("flash_attention_backward", q_len=8, kv_len=8, head_dim=16, window=4, **TILE), "no window"),
+        (Case("flash_attention_backward", q_len=8, kv_len=8, head_dim=16, variant="split", **TILE), "no variant"),
         (Case("flash_decode", q_len=2, kv_len=8, head_dim=16, splits=1, **TILE), "one query"),
         (Case("lean_decode", q_len=1, kv_len=8, head_dim=16, **TILE), "splits"),
         (Case("lean_decode", heads=64, kv_len=8, head_dim=16, splits=1, **TILE), "block_m of at least 64"),

@@ -111,19 +111,16 @@ def test_flash_attention_3_on_an_h100(h100: EvaluatedArchitecture, q_len: int, t
     "q_len, tflops", [(512, 151), (1024, 173), (2048, 187), (4096, 196), (8192, 201), (16384, 203)]
 )
 def test_flash_attention_2_on_an_a100(q_len: int, tflops: float) -> None:
-    """FlashAttention-2 (arXiv 2307.08691), head dimension 128, no mask; published for forward and backward together, of
-    which the forward pass alone is the faster part, most of all at 512."""
+    """FlashAttention-2 (arXiv 2307.08691), forward and backward together, width 128, no mask: TFLOPS by length, with
+    4 N^2 d operations of a head forward and 2.5 times as many backward."""
     sizes: dict[str, Any] = {
-        "batch": 16384 // q_len,
-        "heads": 16,
-        "kv_heads": 16,
-        "q_len": q_len,
-        "kv_len": q_len,
-        "head_dim": 128,
-    }
-    found = predict(Case("flash_attention", **sizes), Architecture.load("a100-sxm-80gb").evaluate({}))
-    rate = 4 * 16 * 16384 * q_len * 128 / found.time_s / 1e12
-    assert tflops < rate < tflops * (1.19 if q_len == 512 else 1.15)
+        "batch": 16384 // q_len, "heads": 16, "kv_heads": 16, "q_len": q_len, "kv_len": q_len, "head_dim": 128,
+    }  # fmt: skip
+    machine = Architecture.load("a100-sxm-80gb").evaluate({})
+    kernels = ("flash_attention", "flash_attention_backward")
+    time_s = sum(predict(Case(kernel, **sizes), machine).time_s for kernel in kernels)
+    rate = 3.5 * 4 * 16 * 16384 * q_len * 128 / time_s
+    assert rate / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
 def test_flash_attention_3_without_its_parts(h100: EvaluatedArchitecture) -> None:
@@ -223,6 +220,23 @@ def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
     assert summary["all"]["rows"] == 364
     assert summary["all"]["mean_absolute_error"] < 0.09
     assert summary["tiles"]["shapes"] == 70 and summary["tiles"]["kendall_tau"] > 0.75
+
+
+@pytest.mark.parametrize("name, rows, most", [("backward", 74, 0.07), ("backward-random", 55, 0.10)])
+def test_the_backward_pass_stays_predicted(h100: EvaluatedArchitecture, name: str, rows: int, most: float) -> None:
+    """Rows that were looked at while the kernel was described, 4.9 %; rows drawn at random, 8.6 % at first sight."""
+    summary = summarise(compare(read_rows(MEASUREMENTS / f"h100-sxm-{name}.csv"), h100))
+    assert summary["all"]["rows"] == rows
+    assert summary["all"]["mean_absolute_error"] < most
+    assert summary["tiles"]["kendall_tau"] > 0.7 and summary["tiles"]["regret"] < 0.03
+
+
+def test_the_backward_pass_of_flash_attention_2_stays_predicted(h100: EvaluatedArchitecture) -> None:
+    """torch's copy of its kernels, as their source reads: 3 %. Nothing was fitted to these rows."""
+    rows = [row for row in read_rows(MEASUREMENTS / "h100-sxm-libraries.csv") if "2 backward" in row.cells["library"]]
+    summary = summarise(compare(rows, h100))
+    assert summary["all"]["rows"] == 10
+    assert summary["all"]["mean_absolute_error"] < 0.06
 
 
 @pytest.mark.parametrize("name, most", [("h100-sxm", 0.08), ("h200-sxm", 0.10)])

@@ -24,6 +24,10 @@ ATTENTION = [
     Case("flash_attention", **{**SHAPE, "q_len": queries}, **TILE, causal=causal, window=window)
     for queries in (200, 312) for causal in (False, True) for window in (0, 70)
 ]  # fmt: skip
+BACKWARD = [
+    Case("flash_attention_backward", **{**SHAPE, "q_len": queries}, **TILE, causal=causal)
+    for queries in (200, 312) for causal in (False, True)
+]  # fmt: skip
 CASES = [
     Case("copy", batch=3, heads=5, kv_heads=5, q_len=77, kv_len=77, head_dim=64, block_n=1024, warps=4),
     Case("matmul", **{**SHAPE, "kv_heads": 6}, **TILE, block_k=32),
@@ -32,6 +36,7 @@ CASES = [
     Case("softmax", **SHAPE, **{**TILE, "block_n": 128}),
     Case("unfused", **SHAPE, **TILE),
     *ATTENTION,
+    *BACKWARD,
     Case("flash_decode", **{**SHAPE, "q_len": 1, "kv_len": 512}, **{**TILE, "block_m": 16}, splits=4),
     Case("lean_decode", **{**SHAPE, "q_len": 1, "kv_len": 500}, **{**TILE, "block_m": 16}, splits=4),
     Case("linear_attention", **{**SHAPE, "kv_heads": 6, "q_len": 320, "kv_len": 320}, **TILE, causal=True),
@@ -59,11 +64,22 @@ def computed_on(nodes: tuple[Node, ...], unit: str) -> set[str]:
 
 
 def products(kernel: GpuKernel, cascade: Cascade, env: dict[str, Any]) -> set[str]:
-    """Einsums whose sums of products run on the tensor cores: as the kernel's nest says, all where it has none."""
+    """Einsums whose sums of products run on the tensor cores: as the kernel's nest says; where it has none those that
+    its products are named after; all where those have names of their own."""
     nest = next((name for name, when in kernel.nests.items() if when.evaluate(env)), None)
     if nest is None or Mapping.load(nest).header.cascade != kernel.cascade:
-        return {einsum.name for einsum in cascade.einsums}
+        names = {einsum.name for einsum in cascade.einsums}
+        steps = [step for launch in kernel.launches for loop in launch.loops for step in loop.steps]
+        named = {step.product for step in steps if step.product is not None}
+        return named if named <= names else names
     return computed_on(Mapping.load(nest).nest, "tensor")
+
+
+def bytes_of(cascade: Cascade, tensor: str, sizes: dict[str, Any], case: Case) -> float:
+    """Bytes of a tensor, whose words may be of a size of their own."""
+    bits = cascade.tensors[tensor].bits
+    word = case.word_bytes if bits is None else bits.number({}) / 8
+    return float(word * prod(cascade.shape(tensor, cascade.extents(sizes))))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kernel}-{place}" for place, case in enumerate(CASES)])
@@ -76,8 +92,8 @@ def test_operations_and_bytes_are_those_of_the_cascade(case: Case) -> None:
     counted = count_operations(cascade, sizes)
     macs = sum(counted[name].get("mac", 0) for name in products(kernel, cascade, env))
     assert kernel.flops.number(env) == 2 * macs
-    through = sum(2 * prod(cascade.shape(name, cascade.extents(sizes))) for name in kernel.passed)
-    least = sum(compulsory_traffic(cascade, sizes, case.word_bytes).values()) + case.word_bytes * through
+    through = sum(2 * bytes_of(cascade, name, sizes, case) for name in kernel.passed)
+    least = sum(compulsory_traffic(cascade, sizes, case.word_bytes).values()) + through
     assert kernel.bytes.number(env) == least
 
 

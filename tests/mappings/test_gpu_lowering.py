@@ -64,6 +64,32 @@ def test_no_kernel_moves_less_than_it_must(kernel: str, h100: EvaluatedArchitect
     assert float(total["read"][0] + total["write"][0]) >= least - 2
 
 
+@pytest.mark.parametrize("sharing", [1, 4, 66])
+@pytest.mark.parametrize("megabytes", [8, 512])
+def test_what_is_added_is_read_and_written_once_by_blocks_that_run_together(
+    h100: EvaluatedArchitecture, sharing: int, megabytes: int
+) -> None:
+    """132 blocks, one wave, some of which add to the same rows: each line is fetched and written back once, but for
+    what the L2 keeps; the L2 itself takes all that is added, at its own rate."""
+    rows = megabytes * 10**6 // 256 * sharing // 132
+    step = f"{{store: S, adds: true, rows: [0, {rows}], row_bytes: 256, same: ['x // {sharing}']}}"
+    kernel = GpuKernel.parse(
+        f"{{gpu_kernel: adds, bytes: 0, launches: [{{launch: a, grid: {{x: 132}}, warps: 8, registers: 32, loops: "
+        f"[{{trips: {rows}, steps: [{{vector: work, issue: 256}}, {step}]}}]}}]}}"
+    )
+    program = lower(kernel, h100, SIZES)
+    distinct = 132 // sharing * rows * 256
+    total = evaluate(program).traffic_bytes["DRAM"]["total"]
+    gpu = Gpu.of(h100)
+    assert float(total["read"][0]) == pytest.approx(distinct)
+    kept = min(distinct, gpu.l2_dirty_share * gpu.l2_capacity)
+    assert 0 <= float(total["write"][0]) <= distinct
+    assert float(total["write"][0]) == pytest.approx(distinct - kept, abs=0.4 * gpu.l2_capacity)
+    (stream,) = program.phases[0].streams
+    taken = sum(float(np.max(step.busy_s)) for step in stream.steps if step.resource == "L2")
+    assert taken == pytest.approx(256 / gpu.l2_add_bandwidth)
+
+
 def test_products_of_single_warps_run_at_their_rate_on_a_gpu_that_has_warp_groups(h100: EvaluatedArchitecture) -> None:
     """Measured: 614 TFLOPS by single warps, 892 by warp groups (tensor_tiles of the calibration)."""
     products: dict[int, float] = {}

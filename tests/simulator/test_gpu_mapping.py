@@ -49,6 +49,11 @@ def test_settings_choose_tile_and_gpu_and_may_be_arrays() -> None:
     [
         ("matmul-gpu", {"M": 4096, "N": 4096, "K": 4096}, 2 * 4096**3),
         ("flash-decode-gpu", {"B": 4, "H": 8, "J": 4, "M": 8192, "E": 128, "F": 128}, 0),
+        (
+            "flash-attention-backward-gpu",
+            {"B": 2, "H": 4, "G": 4, "P": 2048, "M": 2048, "E": 128, "F": 128},
+            10 * 32 * 2048**2 * 128,
+        ),
     ],
 )
 def test_the_other_kernels_run_within_the_peak(name: str, sizes: dict[str, int], flops: float) -> None:

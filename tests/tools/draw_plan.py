@@ -1,6 +1,6 @@
 """Draw a measurement plan at random: shapes that users have, a few tiles for each, from a seed.
 
-    python tests/tools/draw_plan.py NAME SEED > kernels/library/NAME.yaml
+    python tests/tools/draw_plan.py NAME SEED [FAMILY] > kernels/library/NAME.yaml
 
 What is drawn depends on the seed alone, so that a plan can be written before anybody has seen a measurement.
 Tiles are those that a tuner would try: the shared memory holds them, and a thread's part of the accumulators fits.
@@ -141,7 +141,29 @@ def _softmax_tile(draw: random.Random, shape: Row) -> Row | None:
     return tile if 4 <= numbers <= 64 and tile["block_n"] < 2 * shape["kv_len"] else None
 
 
-FAMILIES: dict[str, tuple[int, Callable[[random.Random], Row], Callable[[random.Random, Row], Row | None]]] = {
+def _backward(draw: random.Random) -> Row:
+    shape = _choices(
+        draw, dtype=["fp16", "fp16", "bf16"], causal=[False, True], head_dim=[64, 64, 128, 128, 96, 80],
+        q_len=[384, 640, 700, 1024, 1900, 2048, 3072, 4096, 6144],
+    )  # fmt: skip
+    heads = draw.choice([4, 8, 12, 16, 20, 24, 32])
+    shape |= {"heads": heads, "kv_heads": draw.choice([heads, heads, heads, heads // 4])}
+    shape["batch"] = max(1, min(8, round(4e8 / (heads * shape["q_len"] ** 2))))
+    return shape
+
+
+def _backward_tile(draw: random.Random, shape: Row) -> Row | None:
+    tile = _choices(draw, block_m=[32, 64, 64, 128], block_n=[64, 128, 128], warps=[4, 8, 8], stages=[1, 2, 2, 3])
+    width = 1 << (shape["head_dim"] - 1).bit_length()
+    held = 2 * tile["block_n"] * width + 2 * tile["block_m"] * tile["block_n"] + tile["block_m"] * width
+    shared = ((2 * tile["block_n"] + 2 * tile["stages"] * tile["block_m"]) * 2 + 4 * tile["block_m"]) * width
+    return tile if held / (32 * tile["warps"]) <= 256 and shared <= SHARED_BYTES else None
+
+
+Drawn = tuple[int, Callable[[random.Random], Row], Callable[[random.Random, Row], Row | None]]
+ALONE: dict[str, Drawn] = {"flash_attention_backward": (11, _backward, _backward_tile)}
+"""Families of plans of their own, so that older plans stay what their seeds say."""
+FAMILIES: dict[str, Drawn] = {
     "flash_attention": (20, _flash, _flash_tile),
     "matmul": (16, _matmul, _matmul_tile),
     "unfused": (12, _unfused, _unfused_tile),
@@ -153,10 +175,10 @@ FAMILIES: dict[str, tuple[int, Callable[[random.Random], Row], Callable[[random.
 """Family -> shapes drawn, and how a shape and a tile of it are drawn."""
 
 
-def rows(seed: int) -> Iterator[Row]:
+def rows(seed: int, alone: str | None = None) -> Iterator[Row]:
     """The rows of a plan: `TILES` different tiles for each shape."""
     draw = random.Random(seed)
-    for family, (shapes, new_shape, new_tile) in FAMILIES.items():
+    for family, (shapes, new_shape, new_tile) in ({alone: ALONE[alone]} if alone else FAMILIES).items():
         for _ in range(shapes):
             shape = {"kernel": family, **new_shape(draw)}
             tiles: list[Row] = []
@@ -171,12 +193,12 @@ def rows(seed: int) -> Iterator[Row]:
             )
 
 
-def main(name: str, seed: int) -> None:
+def main(name: str, seed: int, alone: str | None = None) -> None:
     """Print the plan."""
     print(f"plan: {name}")
     print(f"description: Shapes and tiles drawn at random by tests/tools/draw_plan.py, seed {seed}.")
     print("timing: {target_ms: 60, min_repetitions: 10, max_repetitions: 100}\nrows:")
-    for row in rows(seed):
+    for row in rows(seed, alone):
         print("  - {" + ", ".join(f"{key}: {_text(value)}" for key, value in row.items()) + "}")
 
 
@@ -185,4 +207,4 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
