@@ -16,7 +16,7 @@ from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.capacity import tensor_words
 from mappings.gpu.block_parts import BlockPart, BlockParts, Transfer
-from mappings.gpu.block_steps import BlockSteps
+from mappings.gpu.block_steps import BlockSteps, column_bases
 from mappings.gpu.grid_blocks import GridBlocks, Walk
 from mappings.gpu.kernel import ZERO, GridLaunch, GridLoop, GridStep
 from mappings.mask import Mask
@@ -220,7 +220,8 @@ class NestLaunch:
         common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self._stages(load) > 1))}
         made = [
             GridStep(rows=(self._values(first), self._values(last)), row_bytes=self._values(row_bytes),
-                     same=None if before else self._same(load), hot=hot, again=before, **common)
+                     same=None if before else self._same(load), piece=_number(self._piece(load, load.path)),
+                     hot=hot, again=before, **common)
         ]  # fmt: skip
         if (again > 0).any():
             once = (last - first) * row_bytes
@@ -245,7 +246,31 @@ class NestLaunch:
             store=store.tensor,
             rows=(self._values(first * self.alive), self._values(last * self.alive)),
             row_bytes=self._values(row_bytes),
+            piece=_number(self._piece(store, (*store.path, *self.parts.grid))),
         )
+
+    def _piece(self, transfer: Transfer, loops: Sequence[Loop]) -> float:
+        """Bytes of a tensor's rows in memory that lie together, where some loops cut those rows; 0 where none does.
+
+        What loops of a block cut, it reads at another time. Blocks that read parts of a row each do so at a time.
+        """
+        base = self._row_rank(transfer)
+        if base is None:
+            return 0.0
+        chunk = min((float(loop.chunk.flat[0]) for loop in loops if loop.rank == base), default=math.inf)
+        return chunk * self.tensor_bytes[transfer.tensor] if chunk < self.extents[base].flat[0] else 0.0
+
+    def _row_rank(self, transfer: Transfer) -> str | None:
+        """The base rank along which the rows of a tensor lie in memory: its last one; of what another launch makes, the
+        last that lies along a row of threads there. None for sums of ranks."""
+        ranks = self.homes.ranks
+        indices = [index.ranks for index in transfer.access.indices]
+        if self.homes.cascade.tensors[transfer.tensor].kind == "intermediate":
+            makers = self.homes.producers(transfer.tensor)
+            phase = next(phase for phase in self.homes.phases if makers[0] in phase.leaves)
+            columns = column_bases(phase.leaves, self.homes)
+            indices = [index for index in indices if {ranks.base(rank) for rank in index} & columns] or indices
+        return ranks.base(indices[-1][0]) if indices and len(indices[-1]) == 1 else None
 
     def _again(self, transfer: Transfer, run: Any) -> Values:
         """How often a block moves the same tile."""
