@@ -29,6 +29,10 @@ from mappings.tiles import Loop
 Values = NDArray[np.float64]
 COPY_BYTES = 16
 """Bytes that an instruction moves at most between memory and a thread block (CUDA programming guide)."""
+WHOLE_NUMBERS = 16
+"""What the compiler knows of a row's length: whether it is a multiple of so many numbers (Triton)."""
+LEAST_COPY_BYTES = 4
+"""Of an asynchronous copy (PTX ISA, cp.async)."""
 
 
 class NestLaunch:
@@ -79,7 +83,7 @@ class NestLaunch:
             registers=_number(self._registers()),
             shared=_number(sum(map(self._hold_bytes, self._inside("shared")), self.steps.exchanged_bytes())),
             stages=_number(min((count for count in stages if count > 1), default=1)),
-            teams=_number(max(1, self.warps // 4)),
+            teams=_number(self._teams()),
             overlap=_number(self._overlap()),
             free=_number(int(self.specialized)),
             loops=tuple(loops),
@@ -165,13 +169,22 @@ class NestLaunch:
             return [GridLoop(trips=self._values(self.alive), steps=steps) if skipped else GridLoop(steps=steps)]
         if self.walk is None or not any(loop.rank == self.walk.rank for loop in part.path):
             trips = self._trips(part.path) * self.alive
-            return [GridLoop(trips=self._values(trips), steps=self._steps(part, None, trips, self.mask is not None))]
+            steps = self._steps(part, None, trips, self.mask is not None)
+            return [GridLoop(trips=self._values(trips), together=self._together(part), steps=steps)]
         others = self._trips([loop for loop in part.path if loop.rank != self.walk.rank])
         found = []
         for run in self.walk.parts():
             trips = others * (run[1] - run[0])
-            found.append(GridLoop(trips=self._values(trips), steps=self._steps(part, run, trips, run[2])))
+            steps = self._steps(part, run, trips, run[2])
+            found.append(GridLoop(trips=self._values(trips), together=self._together(part), steps=steps))
         return found
+
+    def _together(self, part: BlockPart) -> bool:
+        """Whether nothing that takes time stands between the products of a trip: the wait for the first one's operands
+        is then one for all (read off the loops of linear attention)."""
+        products = [k for k, leaf in enumerate(part.leaves) if any(e in self.steps.products for e in leaf.einsums)]
+        between = part.leaves[products[0] : products[-1]] if products else []
+        return all(leaf.unit == "tensor" for leaf in between)
 
     def _trips(self, path: Sequence[Loop]) -> Values:
         """Iterations of nested loops in each block, (blocks,) or (1,)."""
@@ -191,7 +204,7 @@ class NestLaunch:
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
         copied = [
-            float(np.mean(self._span(each, run)[3])) / mean / self._copy_bytes(each.tensor)
+            float(np.mean(self._span(each, run)[3])) / mean / self._copy_bytes(each)
             for each in (*part.loads, *part.stores)
         ]
         counts = {
@@ -201,12 +214,10 @@ class NestLaunch:
         done = self.steps.computed(part, sum(copied[: len(part.loads)]), sum(copied), counts, masked, overhead)
         return (*loads, *done, *later, *stores)
 
-    def _copy_bytes(self, tensor: str) -> float:
-        """Bytes that an instruction moves at a time: 16, or as many as divide a row of the tensor in memory."""
-        ranks = self.homes.cascade.tensors[tensor].ranks
-        word = self.tensor_bytes[tensor]
-        row = self._volume(ranks[-1:]) * word
-        return max(word, math.gcd(int(row), COPY_BYTES)) if row.is_integer() else word
+    def _copy_bytes(self, transfer: Transfer) -> float:
+        """Bytes that an instruction moves at a time: 16, or a number where rows do not begin at multiples of those."""
+        word, base = self.tensor_bytes[transfer.tensor], self._row_rank(transfer)
+        return COPY_BYTES if base is None or self.extents[base].flat[0] % WHOLE_NUMBERS == 0 else word
 
     def _volume(self, ranks: Sequence[str]) -> float:
         return float(self.homes.ranks.volume(ranks, self.extents).flat[0])
@@ -327,7 +338,21 @@ class NestLaunch:
         hold = load.hold
         if hold is None or hold.level != "shared" or hold.rolling or not load.path:
             return 1
-        return int(hold.buffers.flat[0])
+        return int(hold.buffers.flat[0]) if self._copy_bytes(load) >= LEAST_COPY_BYTES else 1
+
+    def _buffers(self, hold: Hold) -> float:
+        """Tiles of a hold that lie in the shared memory: loads that cannot run ahead have one; single warps have the
+        tile in use in registers, step by step."""
+        loads = [load for part in self.parts.parts for load in part.loads if load.hold is hold]
+        stages = [self._stages(load) for load in loads]
+        if not loads or hold.buffers.flat[0] == 1:
+            return float(hold.buffers.flat[0])
+        readers = [
+            self.steps.products.wide(einsum.name)
+            for leaf in self.phase.leaves for einsum in self.steps.products.einsums(leaf)
+            if einsum.name in self.steps.products and {access.tensor for access in einsum.inputs} & {*hold.tensors}
+        ]  # fmt: skip
+        return float(max(1, max(stages) - (bool(readers) and not any(readers))))
 
     def _hold_bytes(self, hold: Hold) -> float:
         sizes = self.tile(hold.loops)
@@ -335,7 +360,7 @@ class NestLaunch:
             float(tensor_words(self.homes, name, hold, sizes).flat[0]) * self.tensor_bytes[name]
             for name in hold.tensors
         ]
-        return max(words) * float(hold.buffers.flat[0])
+        return max(words) * self._buffers(hold)
 
     def _registers(self) -> float:
         """Registers of a thread: what the mapping holds there, and what addresses and counters take; SpecError for more
@@ -353,6 +378,12 @@ class NestLaunch:
                 key=next(hold.key for hold in holds if hold.name == largest),
             )
         return min(total, self.gpu.max_registers)
+
+    def _teams(self) -> int:
+        """Warp groups that go their own ways through a loop of products; elsewhere all meet at each step."""
+        looped = [part for part in self.parts.parts if part.path]
+        products = any(name in self.steps.products for part in looped for leaf in part.leaves for name in leaf.einsums)
+        return max(1, self.warps // 4) if products else 1
 
     def _overlap(self) -> int:
         """Further tiles that a team works on beside the newest one: those of a pipeline; one where nothing in the loops
