@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from architectures import EvaluatedArchitecture
@@ -82,8 +83,13 @@ class BlockSteps:
         made: list[GridStep] = []
         barrier = 2 * self.threads.barrier_cycles if part.loads and (part.path or self.products.sizes) else 0.0
         selecting = masked
-        for leaf in part.leaves:
-            if leaf.unit == "tensor":
+        for tensor, group in groupby(part.leaves, lambda leaf: leaf.unit == "tensor"):
+            leaves = list(group)
+            if not tensor:
+                made += self._stretch(leaves, part, counts, selecting)
+                selecting = selecting and not any(e.conditions for leaf in leaves for e in self._einsums(leaf))
+                continue
+            for leaf in leaves:
                 for einsum in self._einsums(leaf):
                     if einsum.name in self.products:
                         left = self._left(einsum, leaf, part)
@@ -94,10 +100,6 @@ class BlockSteps:
                         chosen = selecting and bool(einsum.conditions)
                         made.append(self._operand(einsum, leaf, chosen, counts[leaf]))
                         selecting = selecting and not chosen
-                continue
-            chosen = selecting and any(einsum.conditions for einsum in self._einsums(leaf))
-            made.append(self._vector_step(leaf, part, counts[leaf], chosen))
-            selecting = selecting and not chosen
         control = self._control(part, loads, transfers, counts, overhead)
         if control.issue > 0:
             made.append(_vector("control", control, barrier))
@@ -244,30 +246,51 @@ class BlockSteps:
 
     def _passed_on(self, access: Access, reader: str) -> bool:
         """Whether a left operand in registers goes through the shared memory: single warps lie along its depth."""
-        return bool(self.parts.makers(access.tensor)) and self.products.layouts[reader].along_columns > 1 and (
-            not self.products.wide(reader)
+        return (
+            bool(self.parts.makers(access.tensor))
+            and self.products.layouts[reader].along_columns > 1
+            and (not self.products.wide(reader))
         )
 
-    def _vector_step(self, leaf: Leaf, part: BlockPart, count: float, selects: bool) -> GridStep:
-        tile, exposed, spread = self.tile(leaf.loops), self._exposed(leaf, part), self._exposed(leaf, part, spread=True)
+    def _stretch(
+        self, leaves: Sequence[Leaf], part: BlockPart, counts: Mapping[Leaf, float], selects: bool
+    ) -> list[GridStep]:
+        """Instructions of vector Einsums that follow one another: the compiler takes them as one stretch of code, up to a
+        reduction that what follows has to wait for."""
+        made: list[GridStep] = []
+        cost, latency, shared, names, special = Cost(), 0.0, 0.0, list[str](), False
+        for leaf in leaves:
+            selecting = selects and any(einsum.conditions for einsum in self._einsums(leaf))
+            own, waited, moved = self._leaf_cost(leaf, part, selecting)
+            selects = selects and not selecting
+            special = special or bool(own.sfu and self._exposed(leaf, part))
+            cost, latency, shared = cost + own.times(counts[leaf]), waited * counts[leaf], shared + moved * counts[leaf]
+            names.append(leaf.name)
+            if waited or leaf is leaves[-1]:
+                name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+                latency += self.threads.variable("sfu_latency_cycles") if special else 0.0
+                made.append(_vector(name, cost, latency, shared))
+                cost, shared, names, special = Cost(), 0.0, [], False
+        return made
+
+    def _leaf_cost(self, leaf: Leaf, part: BlockPart, selects: bool) -> tuple[Cost, float, float]:
+        """Instructions of a leaf, the latency of a reduction that the trip waits for, and bytes by the shared memory."""
+        tile, spread = self.tile(leaf.loops), self._exposed(leaf, part, spread=True)
         cost, latency, shared = Cost(), 0.0, 0.0
         try:
             for einsum in self._einsums(leaf):
                 own, waited, exchanged = self._einsum_cost(einsum, tile, selects)
                 cost += own
-                shared += exchanged
                 latency += waited if spread else 0.0
                 passed = [access for access in einsum.inputs if self.homes.source(leaf, access.tensor) is not None]
-                shared += sum(
+                shared += exchanged + sum(
                     self._bytes(access, tile) for access in (*passed, einsum.output)
                     if self._level(leaf, access.tensor) == "shared"
                 )  # fmt: skip
                 selects = False
         except SpecError as error:
             raise error.located(key=leaf.key) from None
-        if exposed and cost.sfu:
-            latency += self.threads.variable("sfu_latency_cycles")
-        return _vector(leaf.name, cost.times(count), latency * count, shared * count)
+        return cost, latency, shared
 
     def _threads(self, ranks: Iterable[str], tile: Tile) -> Threads:
         """The threads, as the values over some ranks lie in them."""

@@ -133,7 +133,10 @@ class Threads:
         return each.times(rounds * self.lanes(results, False)) if rounds else Cost()
 
     def exchanged_bytes(self, results: float) -> float:
-        """What a reduction's parts take of the shared memory, by which they go from thread to thread."""
+        """What a reduction's parts take of the shared memory, by which they go from thread to thread; not what the four
+        threads of a product's row pass, which the latency covers."""
+        if self.fragments and self.across_warps <= 1:
+            return 0.0
         rounds = math.ceil(math.log2(max(self.across_threads, 1.0))) + (self.across_warps > 1) * 2
         return 4 * rounds * self.lanes(results, False)
 
