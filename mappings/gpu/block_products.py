@@ -15,6 +15,7 @@ from architectures.gpu import Gpu
 from einsum.einsum import Einsum
 from einsum.errors import SpecError, join_key
 from mappings.gpu.block_parts import BlockPart, BlockParts
+from mappings.gpu.instructions import REGISTER_BYTES, WARP
 from mappings.gpu.product import Product
 from mappings.nest import Leaf
 from mappings.operands import is_previous
@@ -97,6 +98,24 @@ class BlockProducts:
         several = self.warps > GROUP_WARPS or product.rows > GROUP_WARPS * WARP_ROWS
         return self.wide(name) and product.columns >= 256 and several
 
+    def operand_registers(self) -> float:
+        """Registers of a thread for the left operand of the largest product of single warps, all of its depth."""
+        found = []
+        for name, size in self.sizes.items():
+            product, layout = size.padded, self.layouts[name]
+            if not self.wide(name):
+                rows = max(WARP_ROWS, product.rows / layout.along_rows)
+                found.append(rows * product.depth * product.word_bytes / (WARP * REGISTER_BYTES))
+        return max(found, default=0.0)
+
+    def handed_over(self, name: str) -> float:
+        """Numbers of a product's result, as often as they are there, to which a product adds whose warps lie otherwise."""
+        later = self._summand_of(name)
+        if later is None or self.layouts[later] == self.layouts[name]:
+            return 0.0
+        product = self.sizes[name].padded
+        return product.rows * product.columns * product.repeat * self.repeat(name)
+
     def feeds(self, tensor: str) -> bool:
         """Whether a product of this launch reads a tensor."""
         return any(
@@ -138,7 +157,7 @@ class BlockProducts:
                         pending.append(einsum.name)
         return found
 
-    def summand_of(self, name: str) -> str | None:
+    def _summand_of(self, name: str) -> str | None:
         """The later product that adds to a product's result."""
         order = list(self.sizes)
         for leaf in self.readers(name, self.parts.of_leaf[self.leaf_of[name]]):

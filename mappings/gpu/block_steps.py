@@ -20,7 +20,7 @@ from einsum.errors import SpecError, join_key, nearest
 from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.block_products import BlockProducts, column_ranks
-from mappings.gpu.instructions import Cost, Threads
+from mappings.gpu.instructions import REGISTER_BYTES, Cost, Threads
 from mappings.gpu.invariants import operations_of
 from mappings.gpu.kernel import GridStep
 from mappings.gpu.product import PRODUCT_DEPTH_BYTES
@@ -30,7 +30,6 @@ from mappings.program import Array
 from mappings.tiles import Loop
 
 VECTOR_UNITS = ("vector", "sfu")
-REGISTER_BYTES = 4
 
 Tile = Mapping[str, Array]
 
@@ -143,7 +142,7 @@ class BlockSteps:
         shape = self.ranks.shape(accesses[0])
         words = float(self.ranks.words(shape, tile).flat[0])
         has_column = self._width(accesses[0].ranks, tile) > 1
-        operand = not self.parts.makers(tensor) or self.products.feeds(tensor)
+        operand = not self.parts.makers(tensor) or (self.products.feeds(tensor) and tensor not in self.products)
         threads = self._threads(accesses[0].ranks, tile)
         return threads.registers(words, has_column, self.tensor_bytes[tensor] if operand else REGISTER_BYTES)
 
@@ -226,15 +225,12 @@ class BlockSteps:
     def _handed_over(self, einsum: Einsum, leaf: Leaf, count: float) -> list[GridStep]:
         """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time go through the
         shared memory (read off the loops of linear attention)."""
-        products, threads = self.products, self.threads
-        later = products.summand_of(einsum.name)
-        if later is None or products.layouts[later] == products.layouts[einsum.name]:
+        threads, there = self.threads, self.products.handed_over(einsum.name)
+        if not there:
             return []
-        product = products.sizes[einsum.name].padded
-        words, again = product.rows * product.columns * product.repeat, products.repeat(einsum.name)
         turn = 2 * threads.barrier_cycles + self.gpu.shared_latency_cycles
-        moved = REGISTER_BYTES * words * (again + 1)
-        latency = words * again / threads.count / 8 * turn
+        moved = REGISTER_BYTES * there * (1 + 1 / self.products.repeat(einsum.name))
+        latency = there / threads.count / 8 * turn
         return [_vector(f"{einsum.name} exchange", Cost(), latency * count, moved * count)]
 
     def _passed_in(self, einsum: Einsum, leaf: Leaf) -> bool:

@@ -20,6 +20,7 @@ from architectures.gpu import Gpu
 from einsum.errors import SpecError, nearest
 
 WARP = 32
+REGISTER_BYTES = 4
 ROWS_OF_WARP = 16
 """Rows of a product's result that a warp has (PTX ISA)."""
 COLUMNS_OF_THREAD = 8

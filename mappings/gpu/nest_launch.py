@@ -16,6 +16,7 @@ from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.capacity import tensor_words
 from mappings.gpu.block_parts import BlockPart, BlockParts, Transfer
+from mappings.gpu.block_registers import BlockRegisters
 from mappings.gpu.block_steps import BlockSteps, column_bases
 from mappings.gpu.grid_blocks import GridBlocks, Walk
 from mappings.gpu.kernel import ZERO, GridLaunch, GridLoop, GridStep
@@ -203,10 +204,7 @@ class NestLaunch:
         later = [step for load in ahead for step in self._load(load, run)]
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
-        copied = [
-            float(np.mean(self._span(each, run)[3])) / mean / self._copy_bytes(each)
-            for each in (*part.loads, *part.stores)
-        ]
+        copied = [self._copies(each, run) / mean for each in (*part.loads, *part.stores)]
         counts = {
             leaf: float(np.mean(self._trips(self.parts.path(leaf)))) / max(float(np.mean(self._trips(part.path))), 1e-9)
             for leaf in part.leaves
@@ -363,21 +361,42 @@ class NestLaunch:
         return max(words) * self._buffers(hold)
 
     def _registers(self) -> float:
-        """Registers of a thread: what the mapping holds there, and what addresses and counters take; SpecError for more
-        than there are, unless a hold may spill."""
-        total, largest, most = self.steps.threads.variable("thread_registers"), "", 0.0
-        holds = self._inside("registers")
-        for hold in holds:
-            taken = max(self.steps.registers(name, self.tile(hold.loops), hold) for name in hold.tensors)
-            total += taken
-            largest, most = (hold.name, taken) if taken > most else (largest, most)
-        if total > self.gpu.max_registers and not any(hold.spills for hold in holds):
+        """Registers of a thread: what the mapping holds there, what products and copies take besides, addresses and
+        counters; SpecError for holds of more than there are, unless one may spill."""
+        threads, found = self.steps.threads, BlockRegisters(self.steps, self._inside("registers"), self.tile)
+        own, held = threads.variable("thread_registers"), found.held
+        total = own + sum(held.values())
+        if total > self.gpu.max_registers and not any(hold.spills for hold in held):
+            largest = max(held, key=lambda hold: held[hold])
             raise SpecError(
                 f"a thread would hold {total:,.0f} registers of {self.gpu.max_registers:,.0f}, the largest part is "
-                f"'{largest}' with {most:,.0f}; use smaller tiles or more warps",
-                key=next(hold.key for hold in holds if hold.name == largest),
+                f"'{largest.name}' with {held[largest]:,.0f}; use smaller tiles or more warps",
+                key=largest.key,
             )
+        if self.steps.products.sizes:
+            total = threads.variable("block_registers") + threads.variable("held_registers") * found.live()
+            total += self._moving_registers()
         return min(total, self.gpu.max_registers)
+
+    def _moving_registers(self) -> float:
+        """Registers of a thread for what is on its way: copies to the shared memory, operands of single warps' products,
+        numbers that are stored one by one."""
+        threads, most, stored = self.steps.threads, 0.0, 0.0
+        for part in self.parts.parts:
+            trips = float(np.mean(self._trips(part.path))) if part.path else 1.0
+            copies = [each for each in part.loads if each.hold is not None and each.hold.level == "shared"]
+            most = max(most, sum(self._copies(each, None) for each in copies) / max(trips, 1.0))
+            alone = [each for each in part.stores if self._copy_bytes(each) < LEAST_COPY_BYTES]
+            stored = max(stored, sum(self._copies(each, None) for each in alone) / max(trips, 1.0))
+        return (
+            threads.variable("copy_registers") * most / threads.count
+            + threads.variable("address_registers") * stored / threads.count
+            + threads.variable("operand_registers") * self.steps.products.operand_registers()
+        )
+
+    def _copies(self, transfer: Transfer, run: Any) -> float:
+        """Instructions that move a tensor in all trips of a part, in the mean of the blocks."""
+        return float(np.mean(self._span(transfer, run)[3])) / self._copy_bytes(transfer)
 
     def _teams(self) -> int:
         """Warp groups that go their own ways through a loop of products; elsewhere all meet at each step."""

@@ -1,0 +1,73 @@
+"""Registers of a thread of a block: the values that live at the same time, and what is on its way.
+
+A value that a loop carries, or that several parts of a block use, is there all the time; others from the Einsum that makes
+them to the last one that reads them. Vector Einsums write over what they read last; products do not. How much more than
+its values a thread takes was counted from compiled kernels (the architecture says how).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mappings.gpu.block_parts import BlockPart
+from mappings.gpu.block_steps import BlockSteps
+from mappings.nest import Hold
+from mappings.operands import is_previous
+from mappings.program import Array
+from mappings.tiles import Loop
+
+Tile = Callable[[Sequence[Loop]], dict[str, Array]]
+
+
+class BlockRegisters:
+    """Registers of the blocks of one launch; `holds` are those of its registers."""
+
+    def __init__(self, steps: BlockSteps, holds: Sequence[Hold], tile: Tile) -> None:
+        self.steps, self.parts = steps, steps.parts
+        self.held: dict[Hold, float] = {}
+        self.values: dict[str, float] = {}
+        self.hold_of: dict[str, Hold] = {}
+        for hold in holds:
+            sizes = {name: steps.registers(name, tile(hold.loops), hold) for name in hold.tensors}
+            self.held[hold] = max(sizes.values())
+            self.values |= sizes
+            self.hold_of |= dict.fromkeys(hold.tensors, hold)
+
+    def live(self) -> float:
+        """Registers of the values that live at the same time."""
+        carried = {name for name in self.values if self._carried(name)}
+        most = max((self._pressure(part, carried) for part in self.parts.parts), default=0.0)
+        products, count = self.steps.products, self.steps.threads.count
+        handed = sum(products.handed_over(name) for name in products.sizes) / count
+        return sum(self.values[name] for name in carried) + most + handed
+
+    def _carried(self, name: str) -> bool:
+        """Whether a value is there for all of a block: loaded, kept over a loop's trips, or used by several parts."""
+        makers = self.parts.makers(name)
+        if not makers:
+            return True
+        users = {*makers, *self.steps.products.readers(name)}
+        parts = {id(self.parts.of_leaf[leaf]) for leaf in users}
+        again = any(
+            access.tensor == name and is_previous(self.steps.ranks, access)
+            for leaf in self.parts.phase.leaves for einsum in self.steps.products.einsums(leaf)
+            for access in einsum.inputs
+        )  # fmt: skip
+        around = [loop for loop in self.parts.path(makers[0]) if loop not in self.hold_of[name].loops]
+        return len(parts) > 1 or again or bool(around)
+
+    def _pressure(self, part: BlockPart, carried: set[str]) -> float:
+        """The most registers that values of a part alone take at a time."""
+        spans: dict[str, tuple[int, int]] = {}
+        for name in self.values.keys() - carried:
+            makers = [k for k, leaf in enumerate(part.leaves) if leaf in self.parts.makers(name)]
+            if makers:
+                readers = [k for k, leaf in enumerate(part.leaves) if leaf in self.steps.products.readers(name)]
+                spans[name] = min(makers), max([*makers, *readers])
+        most = 0.0
+        for place, leaf in enumerate(part.leaves):
+            before = {name for name, (made, last) in spans.items() if made < place <= last}
+            after = {name for name, (made, last) in spans.items() if made <= place < last or made == place}
+            sets = [before | after] if leaf.unit == "tensor" else [before, after]
+            most = max(most, *(sum(self.values[name] for name in names) for names in sets))
+        return most
