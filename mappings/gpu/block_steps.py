@@ -108,6 +108,10 @@ class BlockSteps:
                 made.append(self._leave(store.tensor, maker))
         return made
 
+    def alone(self) -> float:
+        """Instructions that move a number by itself, over those that copy 16 bytes."""
+        return self.threads.operation("number").issue / self.threads.operation("copy").issue
+
     def overlaps(self, part: BlockPart) -> bool:
         """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
         for leaf in part.leaves:
@@ -179,7 +183,7 @@ class BlockSteps:
         threads = self.threads
         cost = threads.operation("trip").times(threads.count) if part.path else Cost()
         if overhead:
-            cost += threads.operation("block").times(threads.count)
+            cost += threads.operation("block" if self.products.sizes else "rows").times(threads.count)
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
             for einsum in self._einsums(leaf):

@@ -32,6 +32,8 @@ COPY_BYTES = 16
 """Bytes that an instruction moves at most between memory and a thread block (CUDA programming guide)."""
 WHOLE_NUMBERS = 16
 """What the compiler knows of a row's length: whether it is a multiple of so many numbers (Triton)."""
+MANY_LOADS = 16
+"""Loads of 16 bytes of a thread that are no longer asked for together (read off compiled softmax kernels)."""
 LEAST_COPY_BYTES = 4
 """Of an asynchronous copy (PTX ISA, cp.async)."""
 
@@ -167,7 +169,8 @@ class NestLaunch:
         if not part.path:
             steps = self._steps(part, None, np.ones(1), self.mask is not None, overhead=last)
             skipped = (self.alive == 0).any()
-            return [GridLoop(trips=self._values(self.alive), steps=steps) if skipped else GridLoop(steps=steps)]
+            loop = skipped or self._one_trip(part)
+            return [GridLoop(trips=self._values(self.alive), steps=steps) if loop else GridLoop(steps=steps)]
         if self.walk is None or not any(loop.rank == self.walk.rank for loop in part.path):
             trips = self._trips(part.path) * self.alive
             steps = self._steps(part, None, trips, self.mask is not None)
@@ -179,6 +182,11 @@ class NestLaunch:
             steps = self._steps(part, run, trips, run[2])
             found.append(GridLoop(trips=self._values(trips), together=self._together(part), steps=steps))
         return found
+
+    def _one_trip(self, part: BlockPart) -> bool:
+        """Whether a part of a block without products is a loop over rows that has one trip."""
+        loops = [loop for leaf in part.leaves for loop in leaf.loops if not loop.grid]
+        return bool(loops) and not self.steps.products.sizes
 
     def _together(self, part: BlockPart) -> bool:
         """Whether nothing that takes time stands between the products of a trip: the wait for the first one's operands
@@ -204,7 +212,10 @@ class NestLaunch:
         later = [step for load in ahead for step in self._load(load, run)]
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
-        copied = [self._copies(each, run) / mean for each in (*part.loads, *part.stores)]
+        moves = [(each, self._copies(each, run) / mean) for each in (*part.loads, *part.stores)]
+        copied = [
+            count * (1.0 if self._copy_bytes(each) == COPY_BYTES else self.steps.alone()) for each, count in moves
+        ]
         counts = {
             leaf: float(np.mean(self._trips(self.parts.path(leaf)))) / max(float(np.mean(self._trips(part.path))), 1e-9)
             for leaf in part.leaves
@@ -226,7 +237,8 @@ class NestLaunch:
         first, last = first * self.alive, last * self.alive
         hot = self._hot(load.tensor)
         name, before = self._read_before(load)
-        common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self._stages(load) > 1))}
+        common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self._stages(load) > 1)),
+                                  "batches": _number(self._batches(load, run))}  # fmt: skip
         made = [
             GridStep(rows=(self._values(first), self._values(last)), row_bytes=self._values(row_bytes),
                      same=None if before else self._same(load), piece=_number(self._piece(load, load.path)),
@@ -237,6 +249,31 @@ class NestLaunch:
             rows = ZERO, self._values(again)
             made.append(GridStep(rows=rows, row_bytes=self._values(once), again=True, hot=hot, **common))
         return made
+
+    def _batches(self, load: Transfer, run: Any) -> float:
+        """How often a load that threads wait for themselves is waited for (read off compiled kernels).
+
+        Without products: many loads, or such under a mask, are asked for one by one but for the first few. Before a
+        product in straight code: as registers have room beside its result. In a loop: single warps pass each on first.
+        """
+        products, count = self.steps.products, self.steps.threads.count
+        if self._stages(load) > 1:
+            return 1.0
+        part = next(part for part in self.parts.parts if load in part.loads)
+        trips = max(1.0, float(np.mean(self._trips(part.path)))) if part.path else 1.0
+        if not products.sizes:
+            asked, alone = self._copies(load, run) / trips / count, self._copy_bytes(load) < COPY_BYTES
+            one_by_one = self.mask is not None or (not alone and asked >= MANY_LOADS)
+            return max(1.0, asked - (7 if alone else 4)) if one_by_one else 1.0
+        wide = all(products.wide(name) for name in products.sizes)
+        if part.path:
+            return 1.0 if wide else float(sum(self._stages(each) == 1 for each in part.loads))
+        if load.hold is None or load.hold.level != "shared" or not any(leaf.unit == "tensor" for leaf in part.leaves):
+            return 1.0
+        asked = sum(self._copies(each, run) for each in part.loads) / count
+        results = max(size.padded.rows * size.padded.columns for size in products.sizes.values()) / count
+        room = max(2.5, (1.23 * results - 14) / 4)
+        return float(math.ceil(asked / room)) if wide else float(min(2, math.ceil(asked / 10)))
 
     def _read_before(self, load: Transfer) -> tuple[str, bool]:
         """What a load is called, and whether the block has read the same in an earlier part.
@@ -376,6 +413,11 @@ class NestLaunch:
         if self.steps.products.sizes:
             total = threads.variable("block_registers") + threads.variable("held_registers") * found.live()
             total += self._moving_registers()
+        else:
+            alone = [
+                each for part in self.parts.parts for each in part.loads if self._copy_bytes(each) < LEAST_COPY_BYTES
+            ]
+            total += threads.variable("address_registers") * sum(self._copies(e, None) for e in alone) / threads.count
         return min(total, self.gpu.max_registers)
 
     def _moving_registers(self) -> float:
