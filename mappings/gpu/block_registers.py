@@ -36,16 +36,21 @@ class BlockRegisters:
     def live(self) -> float:
         """Registers of the values that live at the same time."""
         carried = {name for name in self.values if self._carried(name)}
-        most = max((self._pressure(part, carried) for part in self.parts.parts), default=0.0)
+        most = max((self._pressure(part, carried) for part in self.parts.parts), default=self._sum(carried))
         products, count = self.steps.products, self.steps.threads.count
-        handed = sum(products.handed_over(name) for name in products.sizes) / count
-        return sum(self.values[name] for name in carried) + most + handed
+        return most + sum(products.handed_over(name) for name in products.sizes) / count
+
+    def _sum(self, names: set[str]) -> float:
+        """Registers of some values; those of one hold take each other's place."""
+        largest: dict[int, float] = {}
+        for name in names:
+            hold = id(self.hold_of[name])
+            largest[hold] = max(largest.get(hold, 0.0), self.values[name])
+        return sum(largest.values())
 
     def _carried(self, name: str) -> bool:
-        """Whether a value is there for all of a block: loaded, kept over a loop's trips, or used by several parts."""
+        """Whether a value is there for all of a block: kept over a loop's trips, or used by several parts."""
         makers = self.parts.makers(name)
-        if not makers:
-            return True
         users = {*makers, *self.steps.products.readers(name)}
         parts = {id(self.parts.of_leaf[leaf]) for leaf in users}
         again = any(
@@ -53,21 +58,21 @@ class BlockRegisters:
             for leaf in self.parts.phase.leaves for einsum in self.steps.products.einsums(leaf)
             for access in einsum.inputs
         )  # fmt: skip
-        around = [loop for loop in self.parts.path(makers[0]) if loop not in self.hold_of[name].loops]
+        around = [loop for leaf in users for loop in self.parts.path(leaf) if loop not in self.hold_of[name].loops]
         return len(parts) > 1 or again or bool(around)
 
     def _pressure(self, part: BlockPart, carried: set[str]) -> float:
-        """The most registers that values of a part alone take at a time."""
+        """The most registers that values take at a time in a part."""
         spans: dict[str, tuple[int, int]] = {}
         for name in self.values.keys() - carried:
             makers = [k for k, leaf in enumerate(part.leaves) if leaf in self.parts.makers(name)]
-            if makers:
-                readers = [k for k, leaf in enumerate(part.leaves) if leaf in self.steps.products.readers(name)]
-                spans[name] = min(makers), max([*makers, *readers])
-        most = 0.0
+            readers = [k for k, leaf in enumerate(part.leaves) if leaf in self.steps.products.readers(name)]
+            if makers or readers:
+                spans[name] = min(makers, default=-1), max([*makers, *readers])
+        most = self._sum(carried)
         for place, leaf in enumerate(part.leaves):
             before = {name for name, (made, last) in spans.items() if made < place <= last}
             after = {name for name, (made, last) in spans.items() if made <= place < last or made == place}
             sets = [before | after] if leaf.unit == "tensor" else [before, after]
-            most = max(most, *(sum(self.values[name] for name in names) for names in sets))
+            most = max(most, *(self._sum(names | carried) for names in sets))
         return most

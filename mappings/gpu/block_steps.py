@@ -80,7 +80,7 @@ class BlockSteps:
         overhead   the part has the code before and behind the loops
         """
         made: list[GridStep] = []
-        barrier = 2 * self.threads.barrier_cycles if part.loads and (part.path or self.products.sizes) else 0.0
+        barrier = 2 * self.threads.barrier_cycles if part.loads and self.products.sizes else 0.0
         selecting = masked
         for tensor, group in groupby(part.leaves, lambda leaf: leaf.unit == "tensor"):
             leaves = list(group)
@@ -262,6 +262,7 @@ class BlockSteps:
         for leaf in leaves:
             selecting = selects and any(einsum.conditions for einsum in self._einsums(leaf))
             own, waited, moved = self._leaf_cost(leaf, part, selecting)
+            own += self._unpacked(leaf, part)
             selects = selects and not selecting
             special = special or bool(own.sfu and self._exposed(leaf, part))
             cost, latency, shared = cost + own.times(counts[leaf]), waited * counts[leaf], shared + moved * counts[leaf]
@@ -272,6 +273,18 @@ class BlockSteps:
                 made.append(_vector(name, cost, latency, shared))
                 cost, shared, names, special = Cost(), 0.0, [], False
         return made
+
+    def _unpacked(self, leaf: Leaf, part: BlockPart) -> Cost:
+        """Numbers from memory that become 32 bits where a part first computes with them."""
+        cost, tile = Cost(), self.tile(leaf.loops)
+        for einsum in self._einsums(leaf):
+            for access in einsum.inputs:
+                first = next(iter(self.products.readers(access.tensor, part)), None)
+                if first is leaf and einsum.ops and not self.parts.makers(access.tensor):
+                    if self.tensor_bytes[access.tensor] < REGISTER_BYTES:
+                        points, kept = self._volume(access.ranks, tile), self._width(access.ranks, tile) > 1
+                        cost += self.threads.operation("unpack").times(self._threads(access.ranks, tile).lanes(points, kept))
+        return cost
 
     def _leaf_cost(self, leaf: Leaf, part: BlockPart, selects: bool) -> tuple[Cost, float, float]:
         """Instructions of a leaf, the latency of a reduction that the trip waits for, and bytes by the shared memory."""

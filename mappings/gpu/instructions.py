@@ -54,6 +54,7 @@ class Threads:
     fragments  values lie as products leave them
     along      warps of those that lie along the columns
     again      how often a value with a column is there, and one without
+    side       columns that lie side by side in a thread, where no product decides
     """
 
     machine: EvaluatedArchitecture
@@ -64,6 +65,7 @@ class Threads:
     fragments: bool
     along: float = 1.0
     again: tuple[float, float] = (1.0, 1.0)
+    side: float = COLUMNS_OF_THREAD
 
     @property
     def count(self) -> int:
@@ -85,7 +87,7 @@ class Threads:
     @property
     def _across(self) -> float:
         """Threads that share a row of a block without products."""
-        side = max(1.0, min(COLUMNS_OF_THREAD, self.rows * self.columns / self.count))
+        side = max(1.0, min(self.side, self.rows * self.columns / self.count))
         return max(1.0, min(self.count, self.columns / side))
 
     def variable(self, name: str) -> float:
@@ -131,22 +133,27 @@ class Threads:
         """Partial results of a reduction go from thread to thread, halving their number each time."""
         rounds = math.ceil(math.log2(max(self.across_threads, 1.0)))
         each = self.operation("shuffle") + self.operation(kind)
-        return each.times(rounds * self.lanes(results, False)) if rounds else Cost()
+        cost = each.times(rounds * self.lanes(results, False)) if rounds else Cost()
+        return cost + self.operation("meet").times(self.count) if self.across_warps > 1 else cost
 
     def exchanged_bytes(self, results: float) -> float:
         """What a reduction's parts take of the shared memory, by which they go from thread to thread; not what the four
         threads of a product's row pass, which the latency covers."""
         if self.fragments and self.across_warps <= 1:
             return 0.0
-        rounds = math.ceil(math.log2(max(self.across_threads, 1.0))) + (self.across_warps > 1) * 2
+        rounds = self._rounds + (self.across_warps > 1) * 2
         return 4 * rounds * self.lanes(results, False)
 
     def reduction_cycles(self, busy: float) -> float:
         """Latency of a reduction over the columns whose instructions take `busy` cycles: a chain over the columns of a
         thread, as far as its rows do not fill it, then exchanges between threads, then between warps."""
         chain = self.columns / (self.across_threads * self.across_warps) * self.variable("dependent_latency_cycles")
-        rounds = math.ceil(math.log2(max(self.across_threads, 1.0)))
-        return max(0.0, chain - busy) + rounds * self.variable("shuffle_latency_cycles") + self.meeting_cycles
+        return max(0.0, chain - busy) + self._rounds * self.variable("shuffle_latency_cycles") + self.meeting_cycles
+
+    @property
+    def _rounds(self) -> int:
+        """Exchanges between the threads that share a row, those of other warps too."""
+        return math.ceil(math.log2(max(self.across_threads * self.across_warps, 1.0)))
 
     @property
     def meeting_cycles(self) -> float:

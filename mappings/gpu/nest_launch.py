@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -72,6 +73,11 @@ class NestLaunch:
         self.steps = BlockSteps(
             self.parts, machine, gpu, self.warps, self.tile, tensor_bytes, self.specialized, pipelined
         )
+
+        moves = [each for part in self.parts.parts for each in (*part.loads, *part.stores)]
+        alone = any(self._copy_bytes(each) < LEAST_COPY_BYTES for each in moves)
+        if alone:
+            self.steps.threads = replace(self.steps.threads, side=1)
 
     def launch(self) -> GridLaunch:
         """The launch; its arrays are in `arrays`, (1, 1, blocks) each."""
@@ -412,27 +418,24 @@ class NestLaunch:
             )
         if self.steps.products.sizes:
             total = threads.variable("block_registers") + threads.variable("held_registers") * found.live()
-            total += self._moving_registers()
         else:
-            alone = [
-                each for part in self.parts.parts for each in part.loads if self._copy_bytes(each) < LEAST_COPY_BYTES
-            ]
-            total += threads.variable("address_registers") * sum(self._copies(e, None) for e in alone) / threads.count
-        return min(total, self.gpu.max_registers)
+            total = own + found.live()
+        return min(total + self._moving_registers(), self.gpu.max_registers)
 
     def _moving_registers(self) -> float:
         """Registers of a thread for what is on its way: copies to the shared memory, operands of single warps' products,
-        numbers that are stored one by one."""
-        threads, most, stored = self.steps.threads, 0.0, 0.0
+        numbers that are moved one by one."""
+        threads, most, alone = self.steps.threads, 0.0, 0.0
         for part in self.parts.parts:
-            trips = float(np.mean(self._trips(part.path))) if part.path else 1.0
-            copies = [each for each in part.loads if each.hold is not None and each.hold.level == "shared"]
-            most = max(most, sum(self._copies(each, None) for each in copies) / max(trips, 1.0))
-            alone = [each for each in part.stores if self._copy_bytes(each) < LEAST_COPY_BYTES]
-            stored = max(stored, sum(self._copies(each, None) for each in alone) / max(trips, 1.0))
+            trips = max(1.0, float(np.mean(self._trips(part.path)))) if part.path else 1.0
+            shared = [each for each in part.loads if each.hold is not None and each.hold.level == "shared"]
+            most = max(most, sum(self._copies(each, None) for each in shared) / trips)
+            others = [each for each in (*part.loads, *part.stores) if each not in shared]
+            single = [self._copies(each, None) for each in others if self._copy_bytes(each) < LEAST_COPY_BYTES]
+            alone = max(alone, max(single, default=0.0) / trips)
         return (
             threads.variable("copy_registers") * most / threads.count
-            + threads.variable("address_registers") * stored / threads.count
+            + threads.variable("address_registers") * alone / threads.count
             + threads.variable("operand_registers") * self.steps.products.operand_registers()
         )
 
