@@ -98,15 +98,22 @@ class BlockProducts:
         several = self.warps > GROUP_WARPS or product.rows > GROUP_WARPS * WARP_ROWS
         return self.wide(name) and product.columns >= 256 and several
 
-    def operand_registers(self) -> float:
-        """Registers of a thread for the left operand of the largest product of single warps, all of its depth."""
-        found = []
+    def operand_registers(self) -> tuple[float, float]:
+        """Registers of a thread for left operands of single warps' products, all of their depth: of one that several
+        products of a trip read, and so is kept; of the largest other one."""
+        kept = other = 0.0
+        lefts = [self.homes.einsum(name).inputs[0].tensor for name in self.sizes if not self.wide(name)]
         for name, size in self.sizes.items():
+            if self.wide(name):
+                continue
             product, layout = size.padded, self.layouts[name]
-            if not self.wide(name):
-                rows = max(WARP_ROWS, product.rows / layout.along_rows)
-                found.append(rows * product.depth * product.word_bytes / (WARP * REGISTER_BYTES))
-        return max(found, default=0.0)
+            rows = max(WARP_ROWS, product.rows / layout.along_rows)
+            taken = rows * product.depth * product.word_bytes / (WARP * REGISTER_BYTES)
+            if lefts.count(self.homes.einsum(name).inputs[0].tensor) > 1:
+                kept = max(kept, taken)
+            else:
+                other = max(other, taken)
+        return kept, other
 
     def handed_over(self, name: str) -> float:
         """Numbers of a product's result, as often as they are there, to which a product adds whose warps lie otherwise."""

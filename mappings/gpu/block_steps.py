@@ -187,7 +187,7 @@ class BlockSteps:
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
             for einsum in self._einsums(leaf):
-                if einsum.name in self.products and self.products.wide(einsum.name):
+                if einsum.name in self.products and self._left(einsum, leaf, part):
                     cost += self._issue(einsum.name).times(counts[leaf])
         return cost
 
@@ -202,7 +202,8 @@ class BlockSteps:
     def _product_step(self, einsum: Einsum, leaf: Leaf, part: BlockPart, count: float, barrier: float) -> GridStep:
         name, products = einsum.name, self.products
         product, wide, again = products.sizes[name].padded, products.wide(name), products.repeat(name)
-        issue = 0.0 if wide else self._issue(name).times(count).issue
+        aside = self._left(einsum, leaf, part)
+        issue = 0.0 if aside else self._issue(name).times(count).issue
         held = self._level(leaf, einsum.inputs[0].tensor) == "registers" and not self._passed_on(einsum.inputs[0], name)
         latency = barrier + (2 * self.threads.barrier_cycles if self._passed_in(einsum, leaf) else 0.0)
         if latency and not wide:
@@ -211,7 +212,6 @@ class BlockSteps:
         if part.path and products.serial(name):
             # A second warp group works while the first waits for its instructions.
             waits = product.depth * product.word_bytes / PRODUCT_DEPTH_BYTES if self.threads.warps <= 4 else 1.0
-        aside = self._left(einsum, leaf, part)
         return GridStep(
             product=name, m=_number(product.rows), n=_number(product.columns), k=_number(product.depth),
             repeat=_number(product.repeat * again * count), columns=_number(products.group_columns(name)),

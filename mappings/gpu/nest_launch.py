@@ -433,10 +433,12 @@ class NestLaunch:
             others = [each for each in (*part.loads, *part.stores) if each not in shared]
             single = [self._copies(each, None) for each in others if self._copy_bytes(each) < LEAST_COPY_BYTES]
             alone = max(alone, max(single, default=0.0) / trips)
+        kept, other = self.steps.products.operand_registers()
         return (
             threads.variable("copy_registers") * most / threads.count
             + threads.variable("address_registers") * alone / threads.count
-            + threads.variable("operand_registers") * self.steps.products.operand_registers()
+            + kept
+            + threads.variable("operand_registers") * other
         )
 
     def _copies(self, transfer: Transfer, run: Any) -> float:
