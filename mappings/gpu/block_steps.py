@@ -145,7 +145,8 @@ class BlockSteps:
             return 0.0
         shape = self.ranks.shape(accesses[0])
         words = float(self.ranks.words(shape, tile).flat[0])
-        has_column = self._width(accesses[0].ranks, tile) > 1
+        latest = self.ranks.iterative(tensor)
+        has_column = self._width((rank for rank in accesses[0].ranks if rank not in latest), tile) > 1
         operand = not self.parts.makers(tensor) or (self.products.feeds(tensor) and tensor not in self.products)
         threads = self._threads(accesses[0].ranks, tile)
         return threads.registers(words, has_column, self.tensor_bytes[tensor] if operand else REGISTER_BYTES)
