@@ -18,7 +18,7 @@ from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.instructions import REGISTER_BYTES, WARP
 from mappings.gpu.product import Product
 from mappings.nest import Leaf
-from mappings.operands import is_previous
+from mappings.operands import Homes, is_previous
 from mappings.program import Array
 from mappings.tiles import Loop
 
@@ -244,3 +244,14 @@ def column_ranks(einsum: Einsum) -> tuple[str, ...]:
     left, right = ({*access.ranks} for access in einsum.inputs[:2])
     output = {*einsum.output.ranks} - {*einsum.reduced}
     return tuple(rank for rank in einsum.ranks if rank in output and rank in right and rank not in left)
+
+
+def column_bases(leaves: Sequence[Leaf], homes: Homes) -> frozenset[str]:
+    """Base ranks that lie along a row of threads: columns of products; without any what the block reduces, or the
+    last rank of what it computes."""
+    found = [(leaf, homes.einsum(name)) for leaf in leaves for name in leaf.einsums]
+    products = [e for leaf, e in found if leaf.unit == "tensor" and "mac" in e.ops and len(e.inputs) == 2]
+    if products:
+        return frozenset(homes.ranks.base(rank) for einsum in products for rank in column_ranks(einsum))
+    reduced = frozenset(homes.ranks.base(rank) for _, einsum in found for rank in einsum.reduced)
+    return reduced or frozenset(homes.ranks.base(einsum.ranks[-1]) for _, einsum in found if einsum.ranks)

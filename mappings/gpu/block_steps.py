@@ -19,18 +19,19 @@ from einsum.einsum import Einsum
 from einsum.errors import SpecError, join_key, nearest
 from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
-from mappings.gpu.block_products import BlockProducts, column_ranks
+from mappings.gpu.block_products import BlockProducts, column_bases
 from mappings.gpu.instructions import REGISTER_BYTES, Cost, Threads
 from mappings.gpu.invariants import operations_of
 from mappings.gpu.kernel import GridStep
 from mappings.gpu.product import PRODUCT_DEPTH_BYTES
 from mappings.nest import Hold, Leaf
-from mappings.operands import Homes
 from mappings.program import Array
 from mappings.tiles import Loop
 
 VECTOR_UNITS = ("vector", "sfu")
 
+LACKING_READS = 2.8
+"""Accesses of a trip to a register that a thread lacks, addresses that move on among them (matrix products)."""
 Tile = Mapping[str, Array]
 
 
@@ -111,6 +112,17 @@ class BlockSteps:
     def alone(self) -> float:
         """Instructions that move a number by itself, over those that copy 16 bytes."""
         return self.threads.operation("number").issue / self.threads.operation("copy").issue
+
+    def number_by_number(self, numbers: float, lacking: float) -> GridStep:
+        """What a trip takes that brings so many numbers to the shared memory one by one: each as four bytes wide as a lane;
+        and the registers that each thread lacks for it, read back one after another and written, since addresses move on
+        (read off the loops of matrix products)."""
+        threads = self.threads
+        spilled = LACKING_READS * lacking * threads.count
+        return _vector(
+            "numbers alone", Cost(issue=spilled), LACKING_READS * lacking * self.gpu.shared_latency_cycles,
+            REGISTER_BYTES * (numbers + spilled),
+        )  # fmt: skip
 
     def overlaps(self, part: BlockPart) -> bool:
         """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
@@ -284,7 +296,9 @@ class BlockSteps:
                 if first is leaf and einsum.ops and not self.parts.makers(access.tensor):
                     if self.tensor_bytes[access.tensor] < REGISTER_BYTES:
                         points, kept = self._volume(access.ranks, tile), self._width(access.ranks, tile) > 1
-                        cost += self.threads.operation("unpack").times(self._threads(access.ranks, tile).lanes(points, kept))
+                        cost += self.threads.operation("unpack").times(
+                            self._threads(access.ranks, tile).lanes(points, kept)
+                        )
         return cost
 
     def _leaf_cost(self, leaf: Leaf, part: BlockPart, selects: bool) -> tuple[Cost, float, float]:
@@ -406,17 +420,6 @@ class BlockSteps:
                         seen.add(reader)
                         pending.append(reader)
         return False
-
-
-def column_bases(leaves: Sequence[Leaf], homes: Homes) -> frozenset[str]:
-    """Base ranks that lie along a row of threads: columns of products; without any what the block reduces, or the
-    last rank of what it computes."""
-    found = [(leaf, homes.einsum(name)) for leaf in leaves for name in leaf.einsums]
-    products = [e for leaf, e in found if leaf.unit == "tensor" and "mac" in e.ops and len(e.inputs) == 2]
-    if products:
-        return frozenset(homes.ranks.base(rank) for einsum in products for rank in column_ranks(einsum))
-    reduced = frozenset(homes.ranks.base(rank) for _, einsum in found for rank in einsum.reduced)
-    return reduced or frozenset(homes.ranks.base(einsum.ranks[-1]) for _, einsum in found if einsum.ranks)
 
 
 def _vector(name: str, cost: Cost, latency: float, shared: float = 0.0) -> GridStep:
