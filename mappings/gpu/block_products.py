@@ -1,9 +1,9 @@
 """The products of a thread block: sizes, how warps share them out, and who needs their results.
 
-Warps lie as the compiler of the project's kernels lays them (Triton 3.6, read off its layouts). Warp groups: all along the
-rows where another product of the trip needs the result, else along the columns as soon as the rows have their warps. Single
-warps: in a chain of products along the longer side of the last one's result, else so that rows and columns of a warp balance.
-Warps beyond a result's rows or columns compute the same again.
+Warps lie as the compiler of the project's kernels lays them (Triton 3.6, read off its layouts). Warp groups: all along
+the rows where another product of the trip needs the result, else along the columns once the rows have their warps.
+Single warps: in a chain of products along the longer side of the last one's result, else so that rows and columns of a
+warp balance. Warps beyond a result's rows or columns compute the same again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from architectures.gpu import Gpu
 from einsum.einsum import Einsum
-from einsum.errors import SpecError, join_key
+from einsum.errors import SpecError, join_key, nearest
 from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.instructions import REGISTER_BYTES, WARP
 from mappings.gpu.product import Product
@@ -23,6 +23,7 @@ from mappings.program import Array
 from mappings.tiles import Loop
 
 Tile = Mapping[str, Array]
+VECTOR_UNITS = ("vector", "sfu")
 GROUP_WARPS, WARP_ROWS, WARP_COLUMNS = 4, 16, 8
 """Warps of a group; rows and columns of the smallest product of a warp (PTX ISA: wgmma, mma.sync)."""
 
@@ -63,6 +64,8 @@ class BlockProducts:
                     self.sizes[einsum.name] = self._product(einsum, leaf)
                     self.columns[einsum.name] = column_ranks(einsum)
                     self.leaf_of[einsum.name] = leaf
+        for leaf in self.leaves:
+            self._check_unit(leaf)
         self.layouts = {name: self._layout(name) for name in self.sizes}
 
     def __contains__(self, name: str) -> bool:
@@ -115,8 +118,18 @@ class BlockProducts:
                 other = max(other, taken)
         return kept, other
 
+    def overlaps(self, part: BlockPart) -> bool:
+        """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
+        for leaf in part.leaves:
+            for einsum in self.einsums(leaf):
+                if leaf.unit != "tensor" or self.waited_for(einsum, leaf, part):
+                    return False
+                if einsum.name in self.sizes and self.wide(einsum.name):
+                    return False
+        return True
+
     def handed_over(self, name: str) -> float:
-        """Numbers of a product's result, as often as they are there, to which a product adds whose warps lie otherwise."""
+        """Numbers of a result, as often as they are there, to which a product adds whose warps lie otherwise."""
         later = self._summand_of(name)
         if later is None or self.layouts[later] == self.layouts[name]:
             return 0.0
@@ -198,6 +211,22 @@ class BlockProducts:
             return len(bases & {self.ranks.base(rank) for rank in output})
 
         return max(reversed(self.sizes), key=common, default=None)
+
+    def _check_unit(self, leaf: Leaf) -> None:
+        """SpecError for a unit that a thread block does not have, and for what tensor cores cannot do."""
+        if leaf.unit not in (*VECTOR_UNITS, "tensor"):
+            raise SpecError(
+                f"{leaf.name}: a thread block computes on tensor or vector, not on '{leaf.unit}'"
+                f"{nearest(leaf.unit, (*VECTOR_UNITS, 'tensor'))}",
+                key=join_key(leaf.key, "on"),
+            )
+        for einsum in self.einsums(leaf) if leaf.unit == "tensor" else ():
+            added = einsum.ops == {"add": 1} and any(access.tensor in self.sizes for access in einsum.inputs)
+            if einsum.name not in self.sizes and not added:
+                raise SpecError(
+                    f"the tensor cores compute products of two tensors and add one to a value, not {einsum}",
+                    key=join_key(leaf.key, "on"),
+                )
 
     def _layout(self, name: str) -> Layout:
         product, warps = self.sizes[name].padded, self.warps

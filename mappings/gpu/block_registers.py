@@ -1,8 +1,8 @@
 """Registers of a thread of a block: the values that live at the same time, and what is on its way.
 
-A value that a loop carries, or that several parts of a block use, is there all the time; others from the Einsum that makes
-them to the last one that reads them. Vector Einsums write over what they read last; products do not. How much more than
-its values a thread takes was counted from compiled kernels (the architecture says how).
+A value that a loop carries, or that several parts of a block use, is there all the time; others from the Einsum that
+makes them to the last one that reads them. Vector Einsums write over what they read last; products do not. How much
+more than its values a thread takes was counted from compiled kernels (the architecture says how).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from architectures.gpu import Gpu
 from einsum.access import Access
 from einsum.body import REDUCTIONS
 from einsum.einsum import Einsum
-from einsum.errors import SpecError, join_key, nearest
+from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
 from mappings.gpu.block_products import BlockProducts, column_bases
@@ -27,8 +27,6 @@ from mappings.gpu.product import PRODUCT_DEPTH_BYTES
 from mappings.nest import Hold, Leaf
 from mappings.program import Array
 from mappings.tiles import Loop
-
-VECTOR_UNITS = ("vector", "sfu")
 
 LACKING_READS = 2.8
 """Accesses of a trip to a register that a thread lacks, addresses that move on among them (matrix products)."""
@@ -56,11 +54,9 @@ class BlockSteps:
         leaves = parts.phase.leaves
         self.products = BlockProducts(parts, gpu, warps, tile, tensor_bytes)
         sizes = self.products.sizes.values()
-        for leaf in leaves:
-            self._check_unit(leaf)
         self.columns = column_bases(leaves, self.homes)
-        columns = max(self._width(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self._einsums(leaf))
-        points = max(self._volume(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self._einsums(leaf))
+        columns = max(self._width(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self.products.einsums(leaf))
+        points = max(self._volume(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self.products.einsums(leaf))
         rows = max((product.rows for product in sizes), default=points / columns)
         self.threads = Threads(machine, gpu, warps, rows, columns, fragments=bool(sizes))
 
@@ -87,10 +83,10 @@ class BlockSteps:
             leaves = list(group)
             if not tensor:
                 made += self._stretch(leaves, part, counts, selecting)
-                selecting = selecting and not any(e.conditions for leaf in leaves for e in self._einsums(leaf))
+                selecting = selecting and not any(e.conditions for leaf in leaves for e in self.products.einsums(leaf))
                 continue
             for leaf in leaves:
-                for einsum in self._einsums(leaf):
+                for einsum in self.products.einsums(leaf):
                     if einsum.name in self.products:
                         left = self._left(einsum, leaf, part)
                         made.append(self._product_step(einsum, leaf, part, counts[leaf], 0.0 if left else barrier))
@@ -114,9 +110,8 @@ class BlockSteps:
         return self.threads.operation("number").issue / self.threads.operation("copy").issue
 
     def number_by_number(self, numbers: float, lacking: float) -> GridStep:
-        """What a trip takes that brings so many numbers to the shared memory one by one: each as four bytes wide as a lane;
-        and the registers that each thread lacks for it, read back one after another and written, since addresses move on
-        (read off the loops of matrix products)."""
+        """Numbers that a trip brings to the shared memory one by one, each as wide as a lane; and registers that each
+        thread lacks for it, read back one after another and written, since addresses move on."""
         threads = self.threads
         spilled = LACKING_READS * lacking * threads.count
         return _vector(
@@ -124,21 +119,11 @@ class BlockSteps:
             REGISTER_BYTES * (numbers + spilled),
         )  # fmt: skip
 
-    def overlaps(self, part: BlockPart) -> bool:
-        """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
-        for leaf in part.leaves:
-            for einsum in self._einsums(leaf):
-                if leaf.unit != "tensor" or self.products.waited_for(einsum, leaf, part):
-                    return False
-                if einsum.name in self.products and self.products.wide(einsum.name):
-                    return False
-        return True
-
     def exchanged_bytes(self) -> float:
         """Shared memory for right operands that a mapping holds in registers: the tensor cores read them there."""
         found = {}
         for leaf in self.parts.phase.leaves:
-            for einsum in self._einsums(leaf):
+            for einsum in self.products.einsums(leaf):
                 right = einsum.inputs[-1]
                 if einsum.name in self.products and self._through_shared(right.tensor, leaf):
                     found[right.tensor] = self._bytes(right, self.tile(leaf.loops))
@@ -148,11 +133,9 @@ class BlockSteps:
         """Registers of a thread that a tile of a tensor takes."""
         if hold.rolling:
             return 1.0
-        leaves = self.parts.phase.leaves
-        accesses = [
-            access for leaf in leaves for einsum in self._einsums(leaf) for access in (*einsum.inputs, einsum.output)
-            if access.tensor == tensor
-        ]  # fmt: skip
+        einsums = [einsum for leaf in self.parts.phase.leaves for einsum in self.products.einsums(leaf)]
+        found = (access for einsum in einsums for access in (*einsum.inputs, einsum.output))
+        accesses = [access for access in found if access.tensor == tensor]
         if not accesses:
             return 0.0
         shape = self.ranks.shape(accesses[0])
@@ -162,25 +145,6 @@ class BlockSteps:
         operand = not self.parts.makers(tensor) or (self.products.feeds(tensor) and tensor not in self.products)
         threads = self._threads(accesses[0].ranks, tile)
         return threads.registers(words, has_column, self.tensor_bytes[tensor] if operand else REGISTER_BYTES)
-
-    def _check_unit(self, leaf: Leaf) -> None:
-        """SpecError for a unit that a thread block does not have, and for what tensor cores cannot do."""
-        if leaf.unit not in (*VECTOR_UNITS, "tensor"):
-            raise SpecError(
-                f"{leaf.name}: a thread block computes on tensor or vector, not on '{leaf.unit}'"
-                f"{nearest(leaf.unit, (*VECTOR_UNITS, 'tensor'))}",
-                key=join_key(leaf.key, "on"),
-            )
-        for einsum in self._einsums(leaf) if leaf.unit == "tensor" else ():
-            added = einsum.ops == {"add": 1} and any(access.tensor in self.products for access in einsum.inputs)
-            if einsum.name not in self.products and not added:
-                raise SpecError(
-                    f"the tensor cores compute products of two tensors and add one to a value, not {einsum}",
-                    key=join_key(leaf.key, "on"),
-                )
-
-    def _einsums(self, leaf: Leaf) -> tuple[Einsum, ...]:
-        return self.products.einsums(leaf)
 
     def _volume(self, ranks: Iterable[str], tile: Tile) -> float:
         return self.products.volume(ranks, tile)
@@ -199,7 +163,7 @@ class BlockSteps:
             cost += threads.operation("block" if self.products.sizes else "rows").times(threads.count)
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
-            for einsum in self._einsums(leaf):
+            for einsum in self.products.einsums(leaf):
                 if einsum.name in self.products and self._left(einsum, leaf, part):
                     cost += self._issue(einsum.name).times(counts[leaf])
         return cost
@@ -240,8 +204,8 @@ class BlockSteps:
         return left and bool(part.path) and not self.products.waited_for(einsum, leaf, part)
 
     def _handed_over(self, einsum: Einsum, leaf: Leaf, count: float) -> list[GridStep]:
-        """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time go through the
-        shared memory (read off the loops of linear attention)."""
+        """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time pass the shared
+        memory (linear attention)."""
         threads, there = self.threads, self.products.handed_over(einsum.name)
         if not there:
             return []
@@ -268,21 +232,21 @@ class BlockSteps:
     def _stretch(
         self, leaves: Sequence[Leaf], part: BlockPart, counts: Mapping[Leaf, float], selects: bool
     ) -> list[GridStep]:
-        """Instructions of vector Einsums that follow one another: the compiler takes them as one stretch of code, up to a
-        reduction that what follows has to wait for."""
+        """Vector Einsums that follow one another: one stretch of code for the compiler, up to a reduction that what
+        follows has to wait for."""
         made: list[GridStep] = []
-        cost, latency, shared, names, special = Cost(), 0.0, 0.0, list[str](), False
+        cost, shared, names, special = Cost(), 0.0, list[str](), False
         for leaf in leaves:
-            selecting = selects and any(einsum.conditions for einsum in self._einsums(leaf))
+            selecting = selects and any(einsum.conditions for einsum in self.products.einsums(leaf))
             own, waited, moved = self._leaf_cost(leaf, part, selecting)
             own += self._unpacked(leaf, part)
             selects = selects and not selecting
             special = special or bool(own.sfu and self._exposed(leaf, part))
-            cost, latency, shared = cost + own.times(counts[leaf]), waited * counts[leaf], shared + moved * counts[leaf]
+            cost, shared = cost + own.times(counts[leaf]), shared + moved * counts[leaf]
             names.append(leaf.name)
             if waited or leaf is leaves[-1]:
                 name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-                latency += self.threads.variable("sfu_latency_cycles") if special else 0.0
+                latency = waited * counts[leaf] + (self.threads.variable("sfu_latency_cycles") if special else 0.0)
                 made.append(_vector(name, cost, latency, shared))
                 cost, shared, names, special = Cost(), 0.0, [], False
         return made
@@ -290,23 +254,22 @@ class BlockSteps:
     def _unpacked(self, leaf: Leaf, part: BlockPart) -> Cost:
         """Numbers from memory that become 32 bits where a part first computes with them."""
         cost, tile = Cost(), self.tile(leaf.loops)
-        for einsum in self._einsums(leaf):
+        for einsum in self.products.einsums(leaf):
             for access in einsum.inputs:
                 first = next(iter(self.products.readers(access.tensor, part)), None)
-                if first is leaf and einsum.ops and not self.parts.makers(access.tensor):
-                    if self.tensor_bytes[access.tensor] < REGISTER_BYTES:
-                        points, kept = self._volume(access.ranks, tile), self._width(access.ranks, tile) > 1
-                        cost += self.threads.operation("unpack").times(
-                            self._threads(access.ranks, tile).lanes(points, kept)
-                        )
+                narrow = self.tensor_bytes[access.tensor] < REGISTER_BYTES and not self.parts.makers(access.tensor)
+                if first is leaf and einsum.ops and narrow:
+                    points, kept = self._volume(access.ranks, tile), self._width(access.ranks, tile) > 1
+                    lanes = self._threads(access.ranks, tile).lanes(points, kept)
+                    cost += self.threads.operation("unpack").times(lanes)
         return cost
 
     def _leaf_cost(self, leaf: Leaf, part: BlockPart, selects: bool) -> tuple[Cost, float, float]:
-        """Instructions of a leaf, the latency of a reduction that the trip waits for, and bytes by the shared memory."""
+        """Instructions of a leaf, the latency of a reduction that the trip waits for, bytes of the shared memory."""
         tile, spread = self.tile(leaf.loops), self._exposed(leaf, part, spread=True)
         cost, latency, shared = Cost(), 0.0, 0.0
         try:
-            for einsum in self._einsums(leaf):
+            for einsum in self.products.einsums(leaf):
                 own, waited, exchanged = self._einsum_cost(einsum, tile, selects)
                 cost += own
                 latency += waited if spread else 0.0
@@ -332,7 +295,7 @@ class BlockSteps:
         return replace(threads, along=layout.along_columns, again=again)
 
     def _einsum_cost(self, einsum: Einsum, tile: Tile, selects: bool) -> tuple[Cost, float, float]:
-        """Instructions of one Einsum at a tile, the latency of its reduction, and what that moves by the shared memory."""
+        """Instructions of one Einsum at a tile, the latency of its reduction, and what that moves in shared memory."""
         width = self._width(einsum.ranks, tile)
         has_column, threads = width > 1, self._threads(einsum.ranks, tile)
         points, latency, shared = self._volume(einsum.ranks, tile), 0.0, 0.0
@@ -358,7 +321,7 @@ class BlockSteps:
 
     def _through_shared(self, tensor: str, reader: Leaf) -> bool:
         """Whether a value that the block makes is a right operand of `reader`, held in registers."""
-        rights = [einsum.inputs[-1].tensor for einsum in self._einsums(reader) if einsum.name in self.products]
+        rights = [einsum.inputs[-1].tensor for einsum in self.products.einsums(reader) if einsum.name in self.products]
         return tensor in rights and bool(self.parts.makers(tensor)) and self._level(reader, tensor) == "registers"
 
     def _operand(self, einsum: Einsum, leaf: Leaf, selects: bool, count: float) -> GridStep:
@@ -414,7 +377,9 @@ class BlockSteps:
                 for reader in self.products.readers(name, part):
                     if any(other in self.products for other in reader.einsums):
                         return True
-                    if spread and any(self._width(e.ranks, self.tile(reader.loops)) > 1 for e in self._einsums(reader)):
+                    if spread and any(
+                        self._width(e.ranks, self.tile(reader.loops)) > 1 for e in self.products.einsums(reader)
+                    ):
                         return True
                     if reader not in seen:
                         seen.add(reader)

@@ -1,10 +1,10 @@
 """What Einsums take of the threads of a block: lanes, instructions, latencies.
 
 Values in a block that has products on the tensor cores lie as those leave them (PTX ISA, fragments): a row of a result
-is shared by four threads of a warp, and by the warps that lie along the columns; warps beyond the rows have them again. In
-a block without products up to 8 columns lie side by side in a thread, the others over the threads of a warp first, then
-over the warps, then the rows. A value that has no column stands in every thread that shares its row, and each of them
-computes it.
+is shared by four threads of a warp, and by the warps that lie along the columns; warps beyond the rows have them again.
+In a block without products up to 8 columns lie side by side in a thread, the others over the threads of a warp first,
+then over the warps, then the rows. A value that has no column stands in every thread that shares its row, and each of
+them computes it.
 """
 
 from __future__ import annotations

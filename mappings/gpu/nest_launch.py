@@ -219,8 +219,11 @@ class NestLaunch:
         first, last = first * self.alive, last * self.alive
         hot = self._hot(load.tensor)
         name, before = self._read_before(load)
-        common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self.moves.stages(load) > 1)),
-                                  "batches": _number(self.moves.batches(load, self.steps.products, self.mask is not None))}  # fmt: skip
+        common: dict[str, Any] = {
+            "load": name,
+            "asynchronous": _number(int(self.moves.stages(load) > 1)),
+            "batches": _number(self.moves.batches(load, self.steps.products, self.mask is not None)),
+        }
         made = [
             GridStep(rows=(self._values(first), self._values(last)), row_bytes=self._values(row_bytes),
                      same=None if before else self._same(load), piece=_number(self.moves.piece(load, load.path)),
@@ -304,7 +307,7 @@ class NestLaunch:
         if self._depth():
             return self._depth() - 1
         looped = [part for part in self.parts.parts if part.path]
-        return int(bool(looped) and all(self.steps.overlaps(part) for part in looped))
+        return int(bool(looped) and all(self.steps.products.overlaps(part) for part in looped))
 
     def _depth(self) -> int:
         """Tiles in flight of the phase's pipeline; 0 where there is none."""
