@@ -204,8 +204,8 @@ class BlockSteps:
         return left and bool(part.path) and not self.products.waited_for(einsum, leaf, part)
 
     def _handed_over(self, einsum: Einsum, leaf: Leaf, count: float) -> list[GridStep]:
-        """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time pass the shared
-        memory (linear attention)."""
+        """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time pass
+        the shared memory (linear attention)."""
         threads, there = self.threads, self.products.handed_over(einsum.name)
         if not there:
             return []
