@@ -51,7 +51,7 @@ from simulator.analytic import PhaseTime, assemble
 from simulator.event_run import Run
 from simulator.event_tables import Limit
 from simulator.extrapolation import extrapolate_phase
-from simulator.grid_events import clock_stretch, with_explicit_grids
+from simulator.grid_events import ramps_s, with_explicit_grids
 from simulator.point_stream import PointStream, at_point
 from simulator.result import Result
 
@@ -212,7 +212,7 @@ def _simulate_phase(
     remarks += [remark for remark in map(_pipeline_remark, streams) if remark]
     timing = PhaseTiming(
         name=phase.name,
-        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program, point),
+        latency_s=latency_s + ramps_s(phase, latency_s, busy),
         repeat=at_point(phase.repeat, program.points, point),
         stream_latency_s=tuple(latencies),
         busy_s=busy,
