@@ -131,7 +131,7 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
-    explicit = with_explicit_grids(program)
+    explicit = with_explicit_grids(program, max_tile_steps)
     streams = [
         [PointStream.build(each, explicit, point, len(phase.streams) == 1) for each in phase.streams]
         for phase in explicit.phases
@@ -162,7 +162,7 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
-    explicit = with_explicit_grids(program)
+    explicit = with_explicit_grids(program, MAX_TILE_STEPS)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]

@@ -190,7 +190,7 @@ class Grid:
         if full:
             rounds, fills, whole = self.alone_s(slots)
             seconds += self._in_step_s(rounds, fills, places)
-            seconds += (full - 1) * self._between_s(whole, places)
+            seconds += (full - 1) * self.between_s(whole, places)
         if rest:
             gathered = full == 1 and self._ends_apart(places)  # on the multiprocessors that end first
             rounds, fills, _ = self.alone_s(slots if gathered else -(-rest // self.copies))
@@ -204,7 +204,7 @@ class Grid:
         own_s = float((rounds * self.counts + fills * (self.counts > 0)).sum())
         return not self.short and places * float((self.outermost_s * self.counts).sum()) > own_s
 
-    def _between_s(self, whole_s: float, places: int) -> float:
+    def between_s(self, whole_s: float, places: int) -> float:
         """A wave whose blocks are at different places; where each tile's loads are waited for, less is under way."""
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
@@ -239,7 +239,7 @@ class Grid:
             durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
             durations = own.sum(axis=1) + self.residency.setup_s  # the same for equal blocks, to the last bit
-            durations *= self._between_s(whole, active) / durations.mean()
+            durations *= self.between_s(whole, active) / durations.mean()
         # Where a place stays free, those beside it go on faster.
         fewer = [self.alone_s(count)[2] for count in range(1, resident)]
         pace = np.minimum(np.array([*fewer, whole]) / max(whole, 1e-30), 1.0)

@@ -32,18 +32,22 @@ from simulator.class_cost import ClassCost
 from simulator.grid import Grid, ramp_s, settled
 
 SCHEDULER = "block scheduler"
-LAUNCH, SETUP, BEGUN, TILE = "launch", "setup", "begun", "tile"
+LAUNCH, SETUP, BEGUN, LOADS, TILE = "launch", "setup", "begun", "loads", "tile"
 SETS = 6
 """Kinds of each class of tiles: in blocks of the first wave, of those between, and of the last; the first tile of its
 loop, and others."""
 
 
-def with_explicit_grids(program: TileProgram) -> TileProgram:
-    """The program with every grid of thread blocks spelled out; others as they are."""
+def with_explicit_grids(program: TileProgram, most_tile_steps: float = np.inf) -> TileProgram:
+    """The program with every grid of thread blocks spelled out; others as they are.
+
+    The blocks of a grid with more tile steps, which will be simulated in part, all go at their mean pace.
+    """
     if all(stream.residency is None for phase in program.phases for stream in phase.streams):
         return program
+    most = most_tile_steps / len(program.phases)
     phases = tuple(
-        replace(phase, streams=tuple(_explicit(stream, program) for stream in phase.streams))
+        replace(phase, streams=tuple(_explicit(stream, program, most) for stream in phase.streams))
         for phase in program.phases
     )
     return replace(program, phases=phases, resources={**program.resources, SCHEDULER: Resource(SCHEDULER)})
@@ -79,7 +83,7 @@ class _BlockOrder:
         return np.concatenate([[SETS * self.classes], kind * self.classes + inner]).astype(np.int32)[:limit]
 
 
-def _explicit(stream: Stream, program: TileProgram) -> Stream:
+def _explicit(stream: Stream, program: TileProgram, most_tile_steps: float) -> Stream:
     residency = stream.residency
     if residency is None:
         return stream
@@ -87,77 +91,97 @@ def _explicit(stream: Stream, program: TileProgram) -> Stream:
     classes, instances = stream.counts.shape[1], int(np.max(stream.instances))
     places = int(np.max(stream.slots)) * grid.copies
     # Blocks that fit at once are all of the first wave; what a last, partial wave has is told apart from full ones.
-    last = instances - instances % places if instances > places else instances
-    waves = (0, min(places, instances), last)
+    waves = 0, min(places, instances), instances - instances % places if instances > places else instances
     own = _own_s(grid, instances, places)
-    counts, tiles = np.zeros((1, SETS * classes + 1)), residency.counts
-    each = np.broadcast_to(stream.counts, (instances, classes)) if tiles is None else tiles
-    for kind, (begin, end) in enumerate(zip(waves, (*waves[1:], instances), strict=True)):
-        done, walked = each[begin:end].sum(axis=0), (each[begin:end] > 0).sum(axis=0)
-        counts[0, 2 * kind * classes : 2 * (kind + 1) * classes] = np.concatenate([walked, done - walked])
-    counts[0, :-1] /= max(instances, 1)
-    counts[0, -1] = 1.0
+    steps = _tile(stream, program.resources, grid)
+    if instances * (stream.counts.sum() + 1) * (len(steps) + 4) > most_tile_steps:
+        shares = np.diff([*waves, instances]) / instances
+        own[:] = np.tensordot(shares, own, axes=1)
+        waves = 0, instances, instances
     start = np.zeros((1, SETS * classes + 1))
     start[0, -1] = 1.0
-    head = [
+    begin = (Dependence(TILE, 1), Dependence(BEGUN))
+    loads = tuple({step.name: Dependence(step.name) for step in steps if step.name.startswith(LOADS)}.values())
+    own_s = np.concatenate([own.reshape(1, -1), np.zeros((1, 1))], axis=1)
+    made = (
         Step(LAUNCH, SCHEDULER, start * residency.start_s),
         Step(SETUP, None, 0.0, start * residency.setup_s, (Dependence(LAUNCH),)),
         Step(BEGUN, None, 0.0, 0.0, (Dependence(SETUP), Dependence(BEGUN, 1))),
-    ]
-    steps = [*head, *_tile(stream, program.resources, grid, own)]
+        *steps,
+        Step(TILE, None, 0.0, own_s, (*begin, *loads)),
+    )
     order = _BlockOrder(stream.order, classes, waves)
-    return replace(stream, steps=tuple(steps), counts=counts, order=order, first=SETS * classes)
+    counts = _counts(stream, instances, waves)
+    return replace(stream, steps=made, counts=counts, order=order, first=SETS * classes)
+
+
+def _counts(stream: Stream, instances: int, waves: tuple[int, int, int]) -> Array:
+    """Tiles of each kind in the mean of the blocks, (1, kinds of tiles)."""
+    assert stream.residency is not None
+    tiles = stream.residency.counts
+    each = np.broadcast_to(stream.counts, (instances, stream.counts.shape[1])) if tiles is None else tiles
+    counts: list[Array] = []
+    for begin, end in zip(waves, (*waves[1:], instances), strict=True):
+        done, walked = each[begin:end].sum(axis=0), (each[begin:end] > 0).sum(axis=0)
+        counts += [walked, done - walked]
+    return np.concatenate([*counts, [instances]]).reshape(1, -1) / max(instances, 1)
 
 
 def _own_s(grid: Grid, instances: int, places: int) -> Array:
-    """Seconds of a tile of each kind on its multiprocessor, (1, kinds of tiles)."""
-    slots = places // grid.copies
-    resident = min(slots, -(-instances // grid.copies))
-    rounds, fills, whole = grid.alone_s(resident)
-    in_step = float((rounds * grid.counts + fills * (grid.counts > 0)).sum())
+    """Seconds of a tile of each kind without what it queues for shared resources, (3, 2, classes)."""
+    resident, rest = min(places // grid.copies, -(-instances // grid.copies)), instances % places
+    few = -(-rest // grid.copies) if rest else resident
+    last_s = _in_step_s(grid, few, rest or places)
+    first_s = _in_step_s(grid, resident, min(places, instances))
+    _, _, whole = grid.alone_s(resident)
+    shared = [float(load.sum()) * places for load in grid.shared_s.values()]
+    whole += grid.between_s(whole, places) - max(whole, *shared)
+    in_step = float((first_s[0] * (grid.counts > 0) + first_s[1] * np.maximum(grid.counts - 1, 0)).sum())
     apart = max(whole - grid.residency.setup_s, 0.0) / in_step if in_step > 0 else 1.0
-    rest = instances % places
-    few_rounds, few_fills, _ = grid.alone_s(-(-rest // grid.copies)) if rest else (rounds, fills, 0.0)
-    grid.alone_s(resident)  # the clock again that most blocks see
-    found: list[Array] = []
-    for tile_s, fill_s, factor in ((rounds, fills, 1.0), (rounds, fills, apart), (few_rounds, few_fills, 1.0)):
-        found += [np.maximum(tile_s + fill_s, 0.0) * factor, tile_s * factor]
-    return np.concatenate([*found, [0.0]]).reshape(1, -1)
+    return np.array([first_s, first_s * apart, last_s])
 
 
-def _tile(stream: Stream, resources: Mapping[str, Resource], grid: Grid, own_s: Array) -> list[Step]:
-    """The steps of a tile: its loads, its own time beside the busy units, its stores.
+def _in_step_s(grid: Grid, resident: int, active: int) -> Array:
+    """Seconds of the first tile of each loop, and of the others, of blocks that do the same at a time, (2, classes).
 
-    What a tile loads passes each shared resource as a whole: were its loads served one by one in turn with those of other
+    What latency adds where a shared resource is in much use is the closed form's; its queue is played.
+    """
+    rounds, fills, _ = grid.alone_s(resident)
+    shared = np.array([grid.outermost_s, *grid.near_s]).max(axis=0) * active
+    more = grid.together_s(rounds, active, np.ones(rounds.size)) - np.maximum(rounds, shared)
+    return np.array([np.maximum(rounds + more + fills, 0.0), rounds + more])
+
+
+def _tile(stream: Stream, resources: Mapping[str, Resource], grid: Grid) -> list[Step]:
+    """What a tile asks for: its loads, the multiprocessor's units, its stores.
+
+    What a tile loads passes each shared resource as a whole: were its loads served in turn with those of other
     multiprocessors, all would wait for the last, and nothing ask meanwhile.
     """
     classes = grid.counts.size
-    begin = [Dependence(TILE, 1), Dependence(BEGUN)]
-    units: list[Step] = []
+    units: dict[str, Array] = {}
     asked: dict[tuple[int, str], Array] = {}  # tiles ahead, 0 for stores, and shared resource -> seconds
     way: list[Step] = []
     for step in stream.steps:
         used = np.flatnonzero(np.broadcast_to(np.asarray(step.busy_s), (1, classes))[0])
-        if step.resource is None:
+        if step.resource is None or not used.size:
             continue
         if np.all(np.equal(resources[step.resource].copies, 1)):
             way.append(step)
             continue
-        units.append(replace(step, busy_s=_spread(step.busy_s, classes), latency_s=0.0, after=tuple(begin), beside=""))
-        if not step.traffic:
-            continue
-        ahead = 0 if _stores(step) else _ahead(grid.costs[int(used[0])]) if used.size else 1
-        for stop in way:
-            place = ahead, str(stop.resource)
-            asked[place] = asked.get(place, 0.0) + _spread(stop.busy_s, classes)
-        way = []
-    loads, awaited = [], []
+        units[step.resource] = units.get(step.resource, 0.0) + _spread(step.busy_s, classes)
+        if step.traffic:
+            ahead = 0 if _stores(step) else _ahead(grid.costs[int(used[0])])
+            for stop in way:
+                place = ahead, str(stop.resource)
+                asked[place] = asked.get(place, 0.0) + _spread(stop.busy_s, classes)
+            way = []
+    made: list[Step] = []
     for distance in sorted({ahead for ahead, _ in asked if ahead}):
-        passed = _chain(f"loads {distance}", asked, distance, [Dependence(TILE, distance), Dependence(BEGUN)])
-        loads += passed
-        awaited.append(Dependence(passed[-1].name))
-    tile = Step(TILE, None, 0.0, own_s, (*begin, *awaited))
-    return [*loads, *units, tile, *_chain("stores", asked, 0, [Dependence(TILE)])]
+        made += _chain(f"{LOADS} {distance}", asked, distance, [Dependence(TILE, distance), Dependence(BEGUN)])
+    begin = (Dependence(TILE, 1), Dependence(BEGUN))
+    made += [Step(name, name, seconds, 0.0, begin) for name, seconds in units.items()]
+    return [*made, *_chain("stores", asked, 0, [Dependence(TILE)])]
 
 
 def _chain(name: str, asked: Mapping[tuple[int, str], Array], ahead: int, before: list[Dependence]) -> list[Step]:
