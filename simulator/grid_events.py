@@ -135,7 +135,7 @@ def _own_s(grid: Grid, instances: int, places: int) -> Array:
     first_s = _in_step_s(grid, resident, min(places, instances))
     _, _, whole = grid.alone_s(resident)
     shared = [float(load.sum()) * places for load in grid.shared_s.values()]
-    whole += grid.between_s(whole, places) - max(whole, *shared)
+    whole += grid.between_s(whole, places) - max([whole, *shared])
     in_step = float((first_s[0] * (grid.counts > 0) + first_s[1] * np.maximum(grid.counts - 1, 0)).sum())
     apart = max(whole - grid.residency.setup_s, 0.0) / in_step if in_step > 0 else 1.0
     return np.array([first_s, first_s * apart, last_s])
