@@ -203,14 +203,15 @@ class BlockProducts:
         return False
 
     def of_value(self, ranks: Iterable[str]) -> str | None:
-        """The product as whose result values over some ranks lie: the last that has most of their ranks."""
-        bases = {self.ranks.base(rank) for rank in ranks}
+        """The product as whose result values over some ranks lie: the last that has most of them, and fewest others."""
+        wanted = set(ranks)
 
-        def common(name: str) -> int:
-            output = self.homes.einsum(name).output.ranks
-            return len(bases & {self.ranks.base(rank) for rank in output})
+        def alike(name: str) -> tuple[int, int]:
+            einsum = self.homes.einsum(name)
+            output = {*einsum.output.ranks} - {*einsum.reduced}
+            return len(wanted & output), -len(output - wanted)
 
-        return max(reversed(self.sizes), key=common, default=None)
+        return max(reversed(self.sizes), key=alike, default=None)
 
     def _check_unit(self, leaf: Leaf) -> None:
         """SpecError for a unit that a thread block does not have, and for what tensor cores cannot do."""
