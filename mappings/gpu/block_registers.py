@@ -73,7 +73,7 @@ class BlockRegisters:
         copied = numbers = alone = 0.0
         for part in self.parts.parts:
             shared = [each for each in part.loads if self._shared(each.hold) and not self.moves.alone(each)]
-            copied = max(copied, self.moves.per_trip(part, shared))
+            copied = max(copied, self.moves.per_trip(part, shared)) if part.path else copied  # else before any result
             numbers = max(numbers, self._numbers(part))
             others = [each for each in part.loads if not self._shared(each.hold)] + part.stores
             single = [self.moves.per_trip(part, [each]) for each in others if self.moves.alone(each)]
