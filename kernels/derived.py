@@ -9,12 +9,15 @@ from typing import Any
 from architectures import EvaluatedArchitecture
 from einsum.cascade import Cascade
 from einsum.errors import EinsightError, SpecError
-from einsum.expressions import resolve
+from einsum.expressions import Expression, resolve
 from kernels.case import Case
 from mappings import Mapping as NestMapping
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.nest_lowering import lower_grid
 from mappings.program import TileProgram
+
+RESULT_BYTES = 2
+"""Of a number that a kernel writes, at least: results of fp8 are fp16."""
 
 
 def derived_program(
@@ -36,6 +39,8 @@ def derived_program(
         raise SpecError(f"no mapping derives this form of {case.kernel} from a cascade")
     mapping = NestMapping.load(name)
     cascade = conditioned(kernel, env, mapping.header.cascade or kernel.cascade)
+    if case.word_bytes < RESULT_BYTES:
+        cascade = _with_words(cascade, 8 * RESULT_BYTES)
     settings = {
         **cascade_sizes(kernel, env),
         **{name: value.evaluate(env) for name, value in kernel.nest_settings.items()},
@@ -51,6 +56,12 @@ def derived_program(
     if case.variant in steps:
         return replace(program, phases=(program.phases[steps.index(case.variant)],))
     return program
+
+
+def _with_words(cascade: Cascade, bits: int) -> Cascade:
+    """The cascade with outputs of so many bits."""
+    outputs = {tensor.name: replace(tensor, bits=Expression.parse(bits)) for tensor in cascade.outputs}
+    return replace(cascade, tensors={**cascade.tensors, **outputs})
 
 
 def cascade_sizes(kernel: GpuKernel, env: Mapping[str, Any]) -> dict[str, Any]:

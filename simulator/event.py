@@ -51,7 +51,7 @@ from simulator.analytic import PhaseTime, assemble
 from simulator.event_run import Run
 from simulator.event_tables import Limit
 from simulator.extrapolation import extrapolate_phase
-from simulator.grid_events import clock_stretch, with_explicit_grids
+from simulator.grid_events import ramps_s, with_explicit_grids
 from simulator.point_stream import PointStream, at_point
 from simulator.result import Result
 
@@ -131,7 +131,7 @@ def simulate_events(
         raise EinsightError(f"design point {point} does not exist; the program has {program.points}")
     if max_tile_steps < 1:
         raise EinsightError(f"max_tile_steps is {max_tile_steps}; it must be at least 1")
-    explicit = with_explicit_grids(program)
+    explicit = with_explicit_grids(program, max_tile_steps)
     streams = [
         [PointStream.build(each, explicit, point, len(phase.streams) == 1) for each in phase.streams]
         for phase in explicit.phases
@@ -162,7 +162,7 @@ def evaluate_events(program: TileProgram, *, trace: str | Path | None = None) ->
 
     Traffic, energy and work are those of the analytic evaluator; the times come from `simulate_events`.
     """
-    explicit = with_explicit_grids(program)
+    explicit = with_explicit_grids(program, MAX_TILE_STEPS)
     found = [
         simulate_events(program, point, record=trace is not None and point == 0) for point in range(program.points)
     ]
@@ -212,7 +212,7 @@ def _simulate_phase(
     remarks += [remark for remark in map(_pipeline_remark, streams) if remark]
     timing = PhaseTiming(
         name=phase.name,
-        latency_s=latency_s * clock_stretch(phase, latency_s, busy, program, point),
+        latency_s=latency_s + ramps_s(phase, latency_s, busy),
         repeat=at_point(phase.repeat, program.points, point),
         stream_latency_s=tuple(latencies),
         busy_s=busy,

@@ -35,36 +35,50 @@ def grid_time(phase: Phase, program: TileProgram) -> tuple[Array, NDArray[np.str
     return np.array([total]), np.array([bound])
 
 
-def _stream_time(
+def settled(
     stream: Stream, resources: Mapping[str, Resource], energy_j: Mapping[tuple[str, str], Array]
-) -> tuple[float, str]:
+) -> tuple[Grid, float]:
+    """The grid of a stream at the clock that the power limit leaves it, and its seconds without the ramps."""
     residency = stream.residency
     assert residency is not None
     copies = max(int(np.max(resource.copies)) for resource in resources.values())
     instances, slots = int(np.max(stream.instances)), int(np.max(stream.slots))
     grid = Grid(stream, resources, copies)
-    shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
+    shared_s = [float(load.sum()) * instances for load in grid.shared_s.values()]
 
     @cache  # the power limit's root finder asks again for what it knows
     def run_s(throttle: float) -> float:
         grid.throttle = throttle
         counts = residency.counts
         grid_s = grid.even_s(instances, slots) if counts is None else grid.uneven_s(counts, slots)
-        return max([grid_s, *shared_s.values()])
+        return max([grid_s, *shared_s])
 
     seconds = run_s(1.0)
     if residency.power is not None:
         throttle = residency.power.stretch(run_s, dynamic_j(stream, energy_j) * instances, 1 / grid.slowdown)
         seconds = run_s(throttle) if throttle > 1 else seconds
-    seconds = max(seconds, residency.start_s * instances)
-    outermost = shared_s.get(residency.outermost, 0.0)
-    if seconds > 0:
-        seconds += residency.ramp_s * min(1.0, outermost / seconds)
+        grid.throttle = max(throttle, 1.0)
+    return grid, max(seconds, residency.start_s * instances)
+
+
+def ramp_s(stream: Stream, seconds: float, outermost_s: float) -> float:
+    """Seconds at both ends of a grid in which the outermost resource is not in full use."""
+    assert stream.residency is not None
+    return stream.residency.ramp_s * min(1.0, outermost_s / seconds) if seconds > 0 else 0.0
+
+
+def _stream_time(
+    stream: Stream, resources: Mapping[str, Resource], energy_j: Mapping[tuple[str, str], Array]
+) -> tuple[float, str]:
+    grid, seconds = settled(stream, resources, energy_j)
+    residency, instances = grid.residency, int(np.max(stream.instances))
+    shared_s = {name: float(load.sum()) * instances for name, load in grid.shared_s.items()}
+    seconds += ramp_s(stream, seconds, shared_s.get(residency.outermost, 0.0))
     heaviest = max(shared_s, key=lambda name: shared_s[name], default="")
     if heaviest and shared_s[heaviest] > 0.7 * seconds:
         return seconds, heaviest
     unit, busy = _busiest(stream, resources, grid.costs)
-    return seconds, unit if busy * instances / copies > 0.5 * seconds else "latency"
+    return seconds, unit if busy * instances / grid.copies > 0.5 * seconds else "latency"
 
 
 def dynamic_j(stream: Stream, energy_j: Mapping[tuple[str, str], Array], point: int = 0) -> float:
@@ -184,7 +198,7 @@ class Grid:
         if full:
             rounds, fills, whole = self.alone_s(slots)
             seconds += self._in_step_s(rounds, fills, places)
-            seconds += (full - 1) * self._between_s(whole, places)
+            seconds += (full - 1) * self.between_s(whole, places)
         if rest:
             gathered = full == 1 and self._ends_apart(places)  # on the multiprocessors that end first
             rounds, fills, _ = self.alone_s(slots if gathered else -(-rest // self.copies))
@@ -198,7 +212,7 @@ class Grid:
         own_s = float((rounds * self.counts + fills * (self.counts > 0)).sum())
         return not self.short and places * float((self.outermost_s * self.counts).sum()) > own_s
 
-    def _between_s(self, whole_s: float, places: int) -> float:
+    def between_s(self, whole_s: float, places: int) -> float:
         """A wave whose blocks are at different places; where each tile's loads are waited for, less is under way."""
         shared = {name: places * float(load.sum()) for name, load in self.shared_s.items()}
         outermost = shared.pop(self.residency.outermost, 0.0)
@@ -233,7 +247,7 @@ class Grid:
             durations = self.together_s(own, active, counts).sum(axis=1) + self.residency.setup_s
         else:
             durations = own.sum(axis=1) + self.residency.setup_s  # the same for equal blocks, to the last bit
-            durations *= self._between_s(whole, active) / durations.mean()
+            durations *= self.between_s(whole, active) / durations.mean()
         # Where a place stays free, those beside it go on faster.
         fewer = [self.alone_s(count)[2] for count in range(1, resident)]
         pace = np.minimum(np.array([*fewer, whole]) / max(whole, 1e-30), 1.0)

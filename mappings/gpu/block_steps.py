@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from architectures import EvaluatedArchitecture
 from architectures.gpu import Gpu
+from einsum.access import Access
 from einsum.body import REDUCTIONS
 from einsum.einsum import Einsum
-from einsum.errors import SpecError, join_key, nearest
+from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.gpu.block_parts import BlockPart, BlockParts
-from mappings.gpu.instructions import Cost, Threads
+from mappings.gpu.block_products import BlockProducts, column_bases
+from mappings.gpu.instructions import REGISTER_BYTES, Cost, Threads
 from mappings.gpu.invariants import operations_of
 from mappings.gpu.kernel import GridStep
-from mappings.gpu.product import PRODUCT_DEPTH_BYTES, Product
+from mappings.gpu.product import PRODUCT_DEPTH_BYTES
 from mappings.nest import Hold, Leaf
-from mappings.operands import is_previous
 from mappings.program import Array
 from mappings.tiles import Loop
 
-VECTOR_UNITS = ("vector", "sfu")
-REGISTER_BYTES = 4
-
+LACKING_READS = 2.8
+"""Accesses of a trip to a register that a thread lacks, addresses that move on among them (matrix products)."""
 Tile = Mapping[str, Array]
 
 
@@ -51,20 +52,13 @@ class BlockSteps:
         self.specialized, self.pipelined = specialized, pipelined
         self.ranks = parts.homes.ranks
         leaves = parts.phase.leaves
-        found = {
-            einsum.name: self._product(einsum, leaf)
-            for leaf in leaves for einsum in self._einsums(leaf) if leaf.unit == "tensor" and "mac" in einsum.ops
-        }  # fmt: skip
-        self.products = {name: product for name, (product, _) in found.items()}
-        for leaf in leaves:
-            self._check_unit(leaf)
-        self.columns = self._column_ranks([names for _, names in found.values()])
-        self.threads = Threads(
-            machine, gpu, warps,
-            rows=max((product.rows for product in self.products.values()), default=1.0),
-            columns=max(self._width(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self._einsums(leaf)),
-            fragments=bool(self.products),
-        )  # fmt: skip
+        self.products = BlockProducts(parts, gpu, warps, tile, tensor_bytes)
+        sizes = self.products.sizes.values()
+        self.columns = column_bases(leaves, self.homes)
+        columns = max(self._width(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self.products.einsums(leaf))
+        points = max(self._volume(e.ranks, tile(leaf.loops)) for leaf in leaves for e in self.products.einsums(leaf))
+        rows = max((product.rows for product in sizes), default=points / columns)
+        self.threads = Threads(machine, gpu, warps, rows, columns, fragments=bool(sizes))
 
     def computed(
         self,
@@ -83,47 +77,53 @@ class BlockSteps:
         overhead   the part has the code before and behind the loops
         """
         made: list[GridStep] = []
-        barrier = 2 * self.threads.barrier_cycles if part.loads and part.path else 0.0
+        barrier = 2 * self.threads.barrier_cycles if part.loads and self.products.sizes else 0.0
         selecting = masked
-        for leaf in part.leaves:
-            if leaf.unit == "tensor":
-                for einsum in self._einsums(leaf):
+        for tensor, group in groupby(part.leaves, lambda leaf: leaf.unit == "tensor"):
+            leaves = list(group)
+            if not tensor:
+                made += self._stretch(leaves, part, counts, selecting)
+                selecting = selecting and not any(e.conditions for leaf in leaves for e in self.products.einsums(leaf))
+                continue
+            for leaf in leaves:
+                for einsum in self.products.einsums(leaf):
                     if einsum.name in self.products:
-                        made.append(self._product_step(einsum, leaf, part, counts[leaf], barrier))
-                        barrier = 0.0
-                    if self._feeds_product(einsum.name):
+                        left = self._left(einsum, leaf, part)
+                        made.append(self._product_step(einsum, leaf, part, counts[leaf], 0.0 if left else barrier))
+                        barrier = barrier if left else 0.0
+                        made += self._handed_over(einsum, leaf, counts[leaf])
+                    if self.products.feeds(einsum.name):
                         chosen = selecting and bool(einsum.conditions)
                         made.append(self._operand(einsum, leaf, chosen, counts[leaf]))
                         selecting = selecting and not chosen
-                continue
-            chosen = selecting and any(einsum.conditions for einsum in self._einsums(leaf))
-            made.append(self._vector_step(leaf, part, counts[leaf], chosen))
-            selecting = selecting and not chosen
         control = self._control(part, loads, transfers, counts, overhead)
         if control.issue > 0:
-            made.append(_vector("control", control, 0.0))
+            made.append(_vector("control", control, barrier))
         for store in part.stores:
             maker = next(leaf for leaf in self.parts.makers(store.tensor))
             if self.threads.fragments:
                 made.append(self._leave(store.tensor, maker))
         return made
 
-    def overlaps(self, part: BlockPart) -> bool:
-        """Whether single warps' products run beside all else of a trip: nothing in it needs their results."""
-        for leaf in part.leaves:
-            for einsum in self._einsums(leaf):
-                product = self.products.get(einsum.name)
-                if leaf.unit != "tensor" or self._waited_for(einsum, leaf, part):
-                    return False
-                if product and self._wide(product.padded):
-                    return False
-        return True
+    def alone(self) -> float:
+        """Instructions that move a number by itself, over those that copy 16 bytes."""
+        return self.threads.operation("number").issue / self.threads.operation("copy").issue
+
+    def number_by_number(self, numbers: float, lacking: float) -> GridStep:
+        """Numbers that a trip brings to the shared memory one by one, each as wide as a lane; and registers that each
+        thread lacks for it, read back one after another and written, since addresses move on."""
+        threads = self.threads
+        spilled = LACKING_READS * lacking * threads.count
+        return _vector(
+            "numbers alone", Cost(issue=spilled), LACKING_READS * lacking * self.gpu.shared_latency_cycles,
+            REGISTER_BYTES * (numbers + spilled),
+        )  # fmt: skip
 
     def exchanged_bytes(self) -> float:
         """Shared memory for right operands that a mapping holds in registers: the tensor cores read them there."""
         found = {}
         for leaf in self.parts.phase.leaves:
-            for einsum in self._einsums(leaf):
+            for einsum in self.products.einsums(leaf):
                 right = einsum.inputs[-1]
                 if einsum.name in self.products and self._through_shared(right.tensor, leaf):
                     found[right.tensor] = self._bytes(right, self.tile(leaf.loops))
@@ -133,81 +133,25 @@ class BlockSteps:
         """Registers of a thread that a tile of a tensor takes."""
         if hold.rolling:
             return 1.0
-        leaves = self.parts.phase.leaves
-        accesses = [
-            access for leaf in leaves for einsum in self._einsums(leaf) for access in (*einsum.inputs, einsum.output)
-            if access.tensor == tensor
-        ]  # fmt: skip
+        einsums = [einsum for leaf in self.parts.phase.leaves for einsum in self.products.einsums(leaf)]
+        found = (access for einsum in einsums for access in (*einsum.inputs, einsum.output))
+        accesses = [access for access in found if access.tensor == tensor]
         if not accesses:
             return 0.0
         shape = self.ranks.shape(accesses[0])
         words = float(self.ranks.words(shape, tile).flat[0])
-        has_column = self._width(accesses[0].ranks, tile) > 1
-        operand = not self.parts.makers(tensor) or self._feeds_product(tensor)
-        return self.threads.registers(words, has_column, self.tensor_bytes[tensor] if operand else REGISTER_BYTES)
-
-    def _check_unit(self, leaf: Leaf) -> None:
-        """SpecError for a unit that a thread block does not have, and for what tensor cores cannot do."""
-        if leaf.unit not in (*VECTOR_UNITS, "tensor"):
-            raise SpecError(
-                f"{leaf.name}: a thread block computes on tensor or vector, not on '{leaf.unit}'"
-                f"{nearest(leaf.unit, (*VECTOR_UNITS, 'tensor'))}",
-                key=join_key(leaf.key, "on"),
-            )
-        for einsum in self._einsums(leaf) if leaf.unit == "tensor" else ():
-            added = einsum.ops == {"add": 1} and any(access.tensor in self.products for access in einsum.inputs)
-            if einsum.name not in self.products and not added:
-                raise SpecError(
-                    f"the tensor cores compute products of two tensors and add one to a value, not {einsum}",
-                    key=join_key(leaf.key, "on"),
-                )
-
-    def _einsums(self, leaf: Leaf) -> tuple[Einsum, ...]:
-        return tuple(self.homes.einsum(name) for name in leaf.einsums)
+        latest = self.ranks.iterative(tensor)
+        has_column = self._width((rank for rank in accesses[0].ranks if rank not in latest), tile) > 1
+        operand = not self.parts.makers(tensor) or (self.products.feeds(tensor) and tensor not in self.products)
+        threads = self._threads(accesses[0].ranks, tile)
+        return threads.registers(words, has_column, self.tensor_bytes[tensor] if operand else REGISTER_BYTES)
 
     def _volume(self, ranks: Iterable[str], tile: Tile) -> float:
-        return float(self.ranks.volume(tuple(ranks), tile).flat[0])
-
-    def _product(self, einsum: Einsum, leaf: Leaf) -> tuple[Product, tuple[str, ...]]:
-        """A product's sizes, and the ranks of its columns. Its first operand has the rows, the second the columns."""
-        if einsum.ops != {"mac": 1} or len(einsum.inputs) != 2:
-            raise SpecError(
-                f"the tensor cores compute sums of products of two tensors, not {einsum}", key=join_key(leaf.key, "on")
-            )
-        left, right = ({*access.ranks} for access in einsum.inputs)
-        output, tile = {*einsum.output.ranks} - {*einsum.reduced}, self.tile(leaf.loops)
-        columns = tuple(rank for rank in einsum.ranks if rank in output and rank in right and rank not in left)
-        rows = [rank for rank in einsum.ranks if rank in output and rank in left and rank not in right]
-        both = [rank for rank in einsum.ranks if rank in output and rank in left and rank in right]
-        word = max(self.tensor_bytes[access.tensor] for access in einsum.inputs)
-        return (
-            Product(
-                self._volume(rows, tile), self._volume(columns, tile), self._volume(einsum.reduced, tile),
-                self._volume(both, tile), word,
-            ),
-            columns,
-        )  # fmt: skip
-
-    def _column_ranks(self, columns: Sequence[tuple[str, ...]]) -> frozenset[str]:
-        """Base ranks that lie along a row of threads: columns of products; without any what the block reduces, or the
-        last rank of what it computes."""
-        if columns:
-            return frozenset(self.ranks.base(rank) for names in columns for rank in names)
-        einsums = [einsum for leaf in self.parts.phase.leaves for einsum in self._einsums(leaf)]
-        reduced = frozenset(self.ranks.base(rank) for einsum in einsums for rank in einsum.reduced)
-        return reduced or frozenset(self.ranks.base(einsum.ranks[-1]) for einsum in einsums if einsum.ranks)
+        return self.products.volume(ranks, tile)
 
     def _width(self, ranks: Iterable[str], tile: Tile) -> float:
         """Columns of a tile over some ranks."""
         return self._volume((rank for rank in ranks if self.ranks.base(rank) in self.columns), tile)
-
-    def _feeds_product(self, tensor: str) -> bool:
-        """Whether a product of this launch reads a tensor."""
-        return any(
-            access.tensor == tensor
-            for leaf in self.parts.phase.leaves for einsum in self._einsums(leaf) if einsum.name in self.products
-            for access in einsum.inputs
-        )  # fmt: skip
 
     def _control(
         self, part: BlockPart, loads: float, transfers: float, counts: Mapping[Leaf, float], overhead: bool
@@ -216,72 +160,145 @@ class BlockSteps:
         threads = self.threads
         cost = threads.operation("trip").times(threads.count) if part.path else Cost()
         if overhead:
-            cost += threads.operation("block").times(threads.count)
+            cost += threads.operation("block" if self.products.sizes else "rows").times(threads.count)
         cost += threads.operation("copy").times(transfers - (loads if self.specialized and part.path else 0.0))
         for leaf in part.leaves:
-            for einsum in self._einsums(leaf):
-                if (product := self.products.get(einsum.name)) and self._wide(product.padded):
-                    cost += self._issue(product.padded).times(counts[leaf])
+            for einsum in self.products.einsums(leaf):
+                if einsum.name in self.products and self._left(einsum, leaf, part):
+                    cost += self._issue(einsum.name).times(counts[leaf])
         return cost
 
-    def _wide(self, product: Product) -> bool:
-        """Whether warp groups issue a product."""
-        return self.gpu.product_rate(product.rows, self.threads.warps, product.word_bytes)[1]
-
-    def _issue(self, product: Product) -> Cost:
-        threads = self.threads
+    def _issue(self, name: str) -> Cost:
+        threads, product, again = self.threads, self.products.sizes[name].padded, self.products.repeat(name)
         steps = product.depth * product.word_bytes / PRODUCT_DEPTH_BYTES * product.repeat
-        if self._wide(product):
-            turns = max(1.0, product.rows / (16 * threads.warps))
+        if self.products.wide(name):
+            turns = max(1.0, again, product.rows / (16 * threads.warps))
             return threads.operation("group_mma").times(steps * turns * threads.count)
-        return threads.operation("warp_mma").times(steps * product.rows / 16 * product.columns / 8 * 32)
+        return threads.operation("warp_mma").times(steps * again * product.rows / 16 * product.columns / 8 * 32)
 
     def _product_step(self, einsum: Einsum, leaf: Leaf, part: BlockPart, count: float, barrier: float) -> GridStep:
-        product = self.products[einsum.name].padded
-        wide = self._wide(product)
-        issue = 0.0 if wide else self._issue(product).times(count).issue
-        left = self._level(leaf, einsum.inputs[0].tensor)
-        passed = any(
+        name, products = einsum.name, self.products
+        product, wide, again = products.sizes[name].padded, products.wide(name), products.repeat(name)
+        aside = self._left(einsum, leaf, part)
+        issue = 0.0 if aside else self._issue(name).times(count).issue
+        held = self._level(leaf, einsum.inputs[0].tensor) == "registers" and not self._passed_on(einsum.inputs[0], name)
+        latency = barrier + (2 * self.threads.barrier_cycles if self._passed_in(einsum, leaf) else 0.0)
+        if latency and not wide:
+            latency += self.gpu.shared_latency_cycles
+        waits = float(not wide or products.waited_for(einsum, leaf, part))
+        if part.path and products.serial(name):
+            # A second warp group works while the first waits for its instructions.
+            waits = product.depth * product.word_bytes / PRODUCT_DEPTH_BYTES if self.threads.warps <= 4 else 1.0
+        return GridStep(
+            product=name, m=_number(product.rows), n=_number(product.columns), k=_number(product.depth),
+            repeat=_number(product.repeat * again * count), columns=_number(products.group_columns(name)),
+            row_warps=_number(0 if wide else products.layouts[name].along_rows), issue=_number(issue),
+            held=_number(int(held)), waits=_number(waits), latency=_number(latency * count),
+            aside=_number(int(aside)),
+        )  # fmt: skip
+
+    def _left(self, einsum: Einsum, leaf: Leaf, part: BlockPart) -> bool:
+        """Whether the rest of a trip runs beside a product."""
+        name = einsum.name
+        left = self.products.wide(name) and not self.products.serial(name) and not self.pipelined
+        return left and bool(part.path) and not self.products.waited_for(einsum, leaf, part)
+
+    def _handed_over(self, einsum: Einsum, leaf: Leaf, count: float) -> list[GridStep]:
+        """A result to which a product adds whose warps lie otherwise: eight numbers of a thread at a time pass
+        the shared memory (linear attention)."""
+        threads, there = self.threads, self.products.handed_over(einsum.name)
+        if not there:
+            return []
+        turn = 2 * threads.barrier_cycles + self.gpu.shared_latency_cycles
+        moved = REGISTER_BYTES * there * (1 + 1 / self.products.repeat(einsum.name))
+        latency = there / threads.count / 8 * turn
+        return [_vector(f"{einsum.name} exchange", Cost(), latency * count, moved * count)]
+
+    def _passed_in(self, einsum: Einsum, leaf: Leaf) -> bool:
+        """Whether a product reads what the block has brought to the shared memory."""
+        return any(
             self.parts.makers(access.tensor) and self._level(leaf, access.tensor) == "shared"
             for access in einsum.inputs
         )
-        latency = barrier + (2 * self.threads.barrier_cycles if passed else 0.0)
-        if latency and not wide:
-            latency += self.gpu.shared_latency_cycles
-        waits = not wide or self._waited_for(einsum, leaf, part)
-        aside = bool(part.path) and not waits and not self.pipelined
-        return GridStep(
-            product=einsum.name, m=_number(product.rows), n=_number(product.columns), k=_number(product.depth),
-            repeat=_number(product.repeat * count), issue=_number(issue), held=_number(int(left == "registers")),
-            waits=_number(int(waits)), latency=_number(latency * count), aside=_number(int(aside)),
-        )  # fmt: skip
 
-    def _vector_step(self, leaf: Leaf, part: BlockPart, count: float, selects: bool) -> GridStep:
-        tile, exposed, spread = self.tile(leaf.loops), self._exposed(leaf, part), self._exposed(leaf, part, spread=True)
+    def _passed_on(self, access: Access, reader: str) -> bool:
+        """Whether a left operand in registers goes through the shared memory: single warps lie along its depth."""
+        return (
+            bool(self.parts.makers(access.tensor))
+            and self.products.layouts[reader].along_columns > 1
+            and (not self.products.wide(reader))
+        )
+
+    def _stretch(
+        self, leaves: Sequence[Leaf], part: BlockPart, counts: Mapping[Leaf, float], selects: bool
+    ) -> list[GridStep]:
+        """Vector Einsums that follow one another: one stretch of code for the compiler, up to a reduction that what
+        follows has to wait for."""
+        made: list[GridStep] = []
+        cost, shared, names, special = Cost(), 0.0, list[str](), False
+        for leaf in leaves:
+            selecting = selects and any(einsum.conditions for einsum in self.products.einsums(leaf))
+            own, waited, moved = self._leaf_cost(leaf, part, selecting)
+            own += self._unpacked(leaf, part)
+            selects = selects and not selecting
+            special = special or bool(own.sfu and self._exposed(leaf, part))
+            cost, shared = cost + own.times(counts[leaf]), shared + moved * counts[leaf]
+            names.append(leaf.name)
+            if waited or leaf is leaves[-1]:
+                name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+                latency = waited * counts[leaf] + (self.threads.variable("sfu_latency_cycles") if special else 0.0)
+                made.append(_vector(name, cost, latency, shared))
+                cost, shared, names, special = Cost(), 0.0, [], False
+        return made
+
+    def _unpacked(self, leaf: Leaf, part: BlockPart) -> Cost:
+        """Numbers from memory that become 32 bits where a part first computes with them."""
+        cost, tile = Cost(), self.tile(leaf.loops)
+        for einsum in self.products.einsums(leaf):
+            for access in einsum.inputs:
+                first = next(iter(self.products.readers(access.tensor, part)), None)
+                narrow = self.tensor_bytes[access.tensor] < REGISTER_BYTES and not self.parts.makers(access.tensor)
+                if first is leaf and einsum.ops and narrow:
+                    points, kept = self._volume(access.ranks, tile), self._width(access.ranks, tile) > 1
+                    lanes = self._threads(access.ranks, tile).lanes(points, kept)
+                    cost += self.threads.operation("unpack").times(lanes)
+        return cost
+
+    def _leaf_cost(self, leaf: Leaf, part: BlockPart, selects: bool) -> tuple[Cost, float, float]:
+        """Instructions of a leaf, the latency of a reduction that the trip waits for, bytes of the shared memory."""
+        tile, spread = self.tile(leaf.loops), self._exposed(leaf, part, spread=True)
         cost, latency, shared = Cost(), 0.0, 0.0
         try:
-            for einsum in self._einsums(leaf):
-                own, waited = self._einsum_cost(einsum, tile, selects)
+            for einsum in self.products.einsums(leaf):
+                own, waited, exchanged = self._einsum_cost(einsum, tile, selects)
                 cost += own
                 latency += waited if spread else 0.0
                 passed = [access for access in einsum.inputs if self.homes.source(leaf, access.tensor) is not None]
-                shared += sum(
+                shared += exchanged + sum(
                     self._bytes(access, tile) for access in (*passed, einsum.output)
                     if self._level(leaf, access.tensor) == "shared"
                 )  # fmt: skip
                 selects = False
         except SpecError as error:
             raise error.located(key=leaf.key) from None
-        if exposed and cost.sfu:
-            latency += self.threads.variable("sfu_latency_cycles")
-        return _vector(leaf.name, cost.times(count), latency * count, shared * count)
+        return cost, latency, shared
 
-    def _einsum_cost(self, einsum: Einsum, tile: Tile, selects: bool) -> tuple[Cost, float]:
-        """Instructions of one Einsum at a tile, and the latency of its reduction."""
+    def _threads(self, ranks: Iterable[str], tile: Tile) -> Threads:
+        """The threads, as the values over some ranks lie in them."""
+        width = self._width(ranks, tile)
+        threads = replace(self.threads, columns=width) if width > 1 else self.threads
+        name = self.products.of_value(ranks)
+        if name is None:
+            return threads
+        layout, product = self.products.layouts[name], self.products.sizes[name].padded
+        again = layout.repeat(product), max(1.0, 16 * layout.along_rows / product.rows)
+        return replace(threads, along=layout.along_columns, again=again)
+
+    def _einsum_cost(self, einsum: Einsum, tile: Tile, selects: bool) -> tuple[Cost, float, float]:
+        """Instructions of one Einsum at a tile, the latency of its reduction, and what that moves in shared memory."""
         width = self._width(einsum.ranks, tile)
-        has_column = width > 1
-        threads = replace(self.threads, columns=width) if has_column else self.threads
-        points, latency = self._volume(einsum.ranks, tile), 0.0
+        has_column, threads = width > 1, self._threads(einsum.ranks, tile)
+        points, latency, shared = self._volume(einsum.ranks, tile), 0.0, 0.0
         done = operations_of(einsum, lambda access: has_column and self._width(access.ranks, tile) <= 1)
         cost = threads.operations(done.points, points, has_column) + self._selecting(einsum, points, threads, selects)
         rows = points / max(width, 1.0)
@@ -294,25 +311,27 @@ class BlockSteps:
             kind = REDUCTIONS[einsum.reduction].kind
             latency = threads.reduction_cycles(threads.busy_cycles(cost) / max(1, threads.warps // 4))
             cost += threads.exchange(kind, results)
+            shared = threads.exchanged_bytes(results)
         narrow = bool(einsum.ops) and self.tensor_bytes[einsum.name] < REGISTER_BYTES
         leaves = einsum.name in self.parts.outside and not threads.fragments
-        if narrow and (leaves or self._feeds_product(einsum.name)):
+        if narrow and (leaves or self.products.feeds(einsum.name)):
             kept = self._width(einsum.output.ranks, tile) > 1
             cost += threads.operation("convert").times(threads.lanes(results, kept))
-        return cost, latency
+        return cost, latency, shared
 
     def _through_shared(self, tensor: str, reader: Leaf) -> bool:
         """Whether a value that the block makes is a right operand of `reader`, held in registers."""
-        rights = [einsum.inputs[-1].tensor for einsum in self._einsums(reader) if einsum.name in self.products]
+        rights = [einsum.inputs[-1].tensor for einsum in self.products.einsums(reader) if einsum.name in self.products]
         return tensor in rights and bool(self.parts.makers(tensor)) and self._level(reader, tensor) == "registers"
 
     def _operand(self, einsum: Einsum, leaf: Leaf, selects: bool, count: float) -> GridStep:
         """A product's result that becomes an operand: masked, converted, and brought to where the next one reads it."""
         tile, tensor = self.tile(leaf.loops), einsum.name
         words = self._volume((rank for rank in einsum.output.ranks if rank in einsum.ranks), tile)
-        cost = self._selecting(einsum, words, self.threads, selects)
+        threads = self._threads(einsum.output.ranks, tile)
+        cost = self._selecting(einsum, words, threads, selects)
         if self.tensor_bytes[tensor] < REGISTER_BYTES:
-            cost += self.threads.operation("convert").times(words)
+            cost += threads.operation("convert").times(threads.lanes(words, True))
         shared = self._level(leaf, tensor) == "shared" or any(
             self._through_shared(tensor, reader) for reader in self.parts.phase.leaves
         )
@@ -321,9 +340,9 @@ class BlockSteps:
         return _vector(f"{tensor} operand", cost.times(count), latency * count, moved * count)
 
     def _selecting(self, einsum: Einsum, points: float, threads: Threads, selects: bool) -> Cost:
-        """Comparisons and selection under a mask at the points of a tile."""
-        kinds = {"cmp": float(len(einsum.conditions)), "select": 1.0} if selects else {}
-        return threads.operations(kinds, points, True)
+        """Places, comparisons and selection under a mask at the points of a tile."""
+        more = float(len(einsum.conditions) - 1)
+        return threads.operations({"mask": 1.0, "cmp": more, "select": more}, points, True) if selects else Cost()
 
     def _leave(self, tensor: str, maker: Leaf) -> GridStep:
         """A result on its way out: converted, and through the shared memory to where threads write whole lines."""
@@ -331,7 +350,8 @@ class BlockSteps:
         output = self.homes.einsum(tensor).output
         words = float(self.ranks.words(self.ranks.shape(output), tile).flat[0])
         word = self.tensor_bytes[tensor]
-        cost = self.threads.operation("convert").times(words) if word < REGISTER_BYTES else Cost()
+        cost = self.threads.operation("leave").times(words)
+        cost += self.threads.operation("convert").times(words) if word < REGISTER_BYTES else Cost()
         return _vector(f"{tensor} out", cost, 2 * self.threads.barrier_cycles, 2 * words * word)
 
     def _bytes(self, access: Any, tile: Tile) -> float:
@@ -341,29 +361,6 @@ class BlockSteps:
         """The memory of the block that a leaf takes a tensor from, or leaves it in."""
         holds = self.parts.held(leaf, tensor)
         return holds[-1].level if holds else ""
-
-    def _readers(self, tensor: str, part: BlockPart) -> list[Leaf]:
-        """Leaves of a part that read a tensor's value of the same iteration."""
-        return [
-            leaf for leaf in part.leaves
-            if any(
-                access.tensor == tensor and not is_previous(self.ranks, access)
-                for einsum in self._einsums(leaf) for access in einsum.inputs
-            )
-        ]  # fmt: skip
-
-    def _waited_for(self, einsum: Einsum, leaf: Leaf, part: BlockPart) -> bool:
-        """Whether something of the same trip needs a product's result: instructions, a product, or what is stored."""
-        stored = {store.tensor for store in part.stores}
-        if einsum.name in stored or self._feeds_product(einsum.name):
-            return True
-        for reader in self._readers(einsum.name, part):
-            added = [other for other in self._einsums(reader) if other.name not in self.products]
-            if reader is not leaf and (reader.unit != "tensor" or len(added) < len(reader.einsums)):
-                return True
-            if any(self._waited_for(other, reader, part) for other in added if reader is not leaf):
-                return True
-        return False
 
     def _exposed(self, leaf: Leaf, part: BlockPart, spread: bool = False) -> bool:
         """Whether a product of the same trip, or what the trip stores, waits for a leaf's values.
@@ -377,10 +374,12 @@ class BlockSteps:
             for name in maker.einsums:
                 if name in stored:
                     return True
-                for reader in self._readers(name, part):
+                for reader in self.products.readers(name, part):
                     if any(other in self.products for other in reader.einsums):
                         return True
-                    if spread and any(self._width(e.ranks, self.tile(reader.loops)) > 1 for e in self._einsums(reader)):
+                    if spread and any(
+                        self._width(e.ranks, self.tile(reader.loops)) > 1 for e in self.products.einsums(reader)
+                    ):
                         return True
                     if reader not in seen:
                         seen.add(reader)

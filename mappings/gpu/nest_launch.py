@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,19 @@ from architectures.gpu import Gpu
 from einsum.errors import SpecError
 from einsum.expressions import Expression
 from mappings.capacity import tensor_words
+from mappings.gpu.block_moves import COPY_BYTES, BlockMoves
 from mappings.gpu.block_parts import BlockPart, BlockParts, Transfer
+from mappings.gpu.block_registers import BlockRegisters
 from mappings.gpu.block_steps import BlockSteps
 from mappings.gpu.grid_blocks import GridBlocks, Walk
 from mappings.gpu.kernel import ZERO, GridLaunch, GridLoop, GridStep
 from mappings.mask import Mask
-from mappings.movement import count_chunks
 from mappings.nest import Block, Hold, Part, Pause, PhaseNest
 from mappings.operands import Homes
 from mappings.program import Array
 from mappings.tiles import Loop
 
 Values = NDArray[np.float64]
-COPY_BYTES = 16
-"""Bytes that an instruction moves at most between memory and a thread block (CUDA programming guide)."""
 
 
 class NestLaunch:
@@ -61,25 +59,30 @@ class NestLaunch:
         self.mask = mask if self._masked() else None
         self.walk = self._walk(whole)
         self.alive = self._alive()
+        self.moves = BlockMoves(self.parts, self.blocks, self.walk, extents, tensor_bytes)
         pipelined = self._depth() > 1
         self.steps = BlockSteps(
             self.parts, machine, gpu, self.warps, self.tile, tensor_bytes, self.specialized, pipelined
         )
+
+        if any(self.moves.alone(each) for part in self.parts.parts for each in (*part.loads, *part.stores)):
+            self.steps.threads = replace(self.steps.threads, side=1)
+        self.registers = BlockRegisters(self.steps, self.moves, self._inside("registers"), self.tile)
 
     def launch(self) -> GridLaunch:
         """The launch; its arrays are in `arrays`, (1, 1, blocks) each."""
         loops: list[GridLoop] = []
         for part in self.parts.parts:
             loops += self._loops(part, last=part is self.parts.parts[-1])
-        stages = [self._stages(load) for part in self.parts.parts for load in part.loads]
+        stages = [self.moves.stages(load) for part in self.parts.parts for load in part.loads]
         return GridLaunch(
             launch=self.phase.name,
             grid={"x": _number(self.blocks.count)},
             warps=_number(self.warps),
-            registers=_number(self._registers()),
+            registers=_number(self.registers.taken()),
             shared=_number(sum(map(self._hold_bytes, self._inside("shared")), self.steps.exchanged_bytes())),
             stages=_number(min((count for count in stages if count > 1), default=1)),
-            teams=_number(max(1, self.warps // 4)),
+            teams=_number(self._teams()),
             overlap=_number(self._overlap()),
             free=_number(int(self.specialized)),
             loops=tuple(loops),
@@ -162,65 +165,69 @@ class NestLaunch:
         if not part.path:
             steps = self._steps(part, None, np.ones(1), self.mask is not None, overhead=last)
             skipped = (self.alive == 0).any()
-            return [GridLoop(trips=self._values(self.alive), steps=steps) if skipped else GridLoop(steps=steps)]
+            loop = skipped or self._one_trip(part)
+            return [GridLoop(trips=self._values(self.alive), steps=steps) if loop else GridLoop(steps=steps)]
         if self.walk is None or not any(loop.rank == self.walk.rank for loop in part.path):
-            trips = self._trips(part.path) * self.alive
-            return [GridLoop(trips=self._values(trips), steps=self._steps(part, None, trips, self.mask is not None))]
-        others = self._trips([loop for loop in part.path if loop.rank != self.walk.rank])
+            trips = self.moves.trips(part.path) * self.alive
+            steps = self._steps(part, None, trips, self.mask is not None)
+            return [GridLoop(trips=self._values(trips), together=self._together(part), steps=steps)]
+        others = self.moves.trips([loop for loop in part.path if loop.rank != self.walk.rank])
         found = []
         for run in self.walk.parts():
             trips = others * (run[1] - run[0])
-            found.append(GridLoop(trips=self._values(trips), steps=self._steps(part, run, trips, run[2])))
+            steps = self._steps(part, run, trips, run[2])
+            found.append(GridLoop(trips=self._values(trips), together=self._together(part), steps=steps))
         return found
 
-    def _trips(self, path: Sequence[Loop]) -> Values:
-        """Iterations of nested loops in each block, (blocks,) or (1,)."""
-        total = np.ones(1)
-        for rank in dict.fromkeys(loop.rank for loop in path):
-            chunks = [np.asarray(loop.chunk.flat[0]) for loop in path if loop.rank == rank]
-            total = total * count_chunks(self.blocks.size[rank].astype(np.float64), chunks)
-        return total
+    def _one_trip(self, part: BlockPart) -> bool:
+        """Whether a part of a block without products is a loop over rows that has one trip."""
+        loops = [loop for leaf in part.leaves for loop in leaf.loops if not loop.grid]
+        return bool(loops) and not self.steps.products.sizes
+
+    def _together(self, part: BlockPart) -> bool:
+        """Whether nothing that takes time stands between the products of a trip: the wait for the first one's operands
+        is then one for all (read off the loops of linear attention)."""
+        products = [k for k, leaf in enumerate(part.leaves) if any(e in self.steps.products for e in leaf.einsums)]
+        between = part.leaves[products[0] : products[-1]] if products else []
+        return all(leaf.unit == "tensor" for leaf in between)
 
     def _steps(
         self, part: BlockPart, run: Any, trips: Values, masked: bool, overhead: bool = False
     ) -> tuple[GridStep, ...]:
         # Loads that run ahead are asked for when the tile is done; what is loaded at once comes first.
-        ahead = [load for load in part.loads if self._stages(load) > 1]
+        ahead = [load for load in part.loads if self.moves.stages(load) > 1]
         loads = [step for load in part.loads if load not in ahead for step in self._load(load, run)]
         later = [step for load in ahead for step in self._load(load, run)]
         stores = [self._store(store, run) for store in part.stores]
         mean = max(float(np.mean(trips)), 1e-9)
-        copied = [
-            float(np.mean(self._span(each, run)[3])) / mean / self._copy_bytes(each.tensor)
-            for each in (*part.loads, *part.stores)
-        ]
-        counts = {
-            leaf: float(np.mean(self._trips(self.parts.path(leaf)))) / max(float(np.mean(self._trips(part.path))), 1e-9)
-            for leaf in part.leaves
-        }
+        copied = [self.moves.copies(each, run) / mean * self._effort(each) for each in (*part.loads, *part.stores)]
+        average = max(float(np.mean(self.moves.trips(part.path))), 1e-9)
+        counts = {leaf: float(np.mean(self.moves.trips(self.parts.path(leaf)))) / average for leaf in part.leaves}
         done = self.steps.computed(part, sum(copied[: len(part.loads)]), sum(copied), counts, masked, overhead)
+        alone = [each for each in part.loads if part.path and self.moves.alone(each)]
+        if alone and self.steps.products.sizes:
+            done.append(self.steps.number_by_number(self.moves.per_trip(part, alone), self.registers.lacking()))
         return (*loads, *done, *later, *stores)
 
-    def _copy_bytes(self, tensor: str) -> float:
-        """Bytes that an instruction moves at a time: 16, or as many as divide a row of the tensor in memory."""
-        ranks = self.homes.cascade.tensors[tensor].ranks
-        word = self.tensor_bytes[tensor]
-        row = self._volume(ranks[-1:]) * word
-        return max(word, math.gcd(int(row), COPY_BYTES)) if row.is_integer() else word
-
-    def _volume(self, ranks: Sequence[str]) -> float:
-        return float(self.homes.ranks.volume(ranks, self.extents).flat[0])
+    def _effort(self, transfer: Transfer) -> float:
+        """Instructions that a move takes, over those of a copy of 16 bytes."""
+        return 1.0 if self.moves.copy_bytes(transfer) == COPY_BYTES else self.steps.alone()
 
     def _load(self, load: Transfer, run: Any) -> list[GridStep]:
-        first, last, row_bytes, _ = self._span(load, run)
-        again = self._again(load, run) - 1
+        first, last, row_bytes, _ = self.moves.span(load, run)
+        again = self.moves.again(load, run) - 1
         first, last = first * self.alive, last * self.alive
         hot = self._hot(load.tensor)
         name, before = self._read_before(load)
-        common: dict[str, Any] = {"load": name, "asynchronous": _number(int(self._stages(load) > 1))}
+        common: dict[str, Any] = {
+            "load": name,
+            "asynchronous": _number(int(self.moves.stages(load) > 1)),
+            "batches": _number(self.moves.batches(load, self.steps.products, self.mask is not None)),
+        }
         made = [
             GridStep(rows=(self._values(first), self._values(last)), row_bytes=self._values(row_bytes),
-                     same=None if before else self._same(load), hot=hot, again=before, **common)
+                     same=None if before else self._same(load), piece=_number(self.moves.piece(load, load.path)),
+                     hot=hot, again=before, **common)
         ]  # fmt: skip
         if (again > 0).any():
             once = (last - first) * row_bytes
@@ -240,44 +247,13 @@ class NestLaunch:
         return (str(load.access) if other_cut and not same_cut else load.tensor), same_cut
 
     def _store(self, store: Transfer, run: Any) -> GridStep:
-        first, last, row_bytes, _ = self._span(store, run)
+        first, last, row_bytes, _ = self.moves.span(store, run)
         return GridStep(
             store=store.tensor,
             rows=(self._values(first * self.alive), self._values(last * self.alive)),
             row_bytes=self._values(row_bytes),
+            piece=_number(self.moves.piece(store, (*store.path, *self.parts.grid))),
         )
-
-    def _again(self, transfer: Transfer, run: Any) -> Values:
-        """How often a block moves the same tile."""
-        walked = self.walk is not None and run is not None
-        loops = [loop for loop in transfer.again if not (walked and self.walk and loop.rank == self.walk.rank)]
-        times = self._trips(loops)
-        return times * (run[1] - run[0]) if len(loops) < len(transfer.again) else times
-
-    def _span(self, transfer: Transfer, run: Any) -> tuple[Values, Values, Values, Values]:
-        """First row and one past the last of what a block moves of a tensor in a part, bytes of a row, and all bytes.
-
-        Rows run along the mask's columns, or along the first dimension that blocks cut with an overlap.
-        """
-        sizes = {rank: size.astype(np.float64) for rank, size in self.blocks.size.items()}
-        first, last, rows = np.zeros(1), np.ones(1), None
-        for dimension in transfer.shape.dimensions:
-            cut = [term for term in dimension.terms if self.blocks.several(term[2])]
-            if rows is not None:
-                continue
-            if run is not None and self.walk and len(dimension.terms) == 1 and dimension.terms[0][2] == self.walk.rank:
-                low, high = self.walk.columns(run[0], run[1])
-                rows, first, last = dimension, low.astype(np.float64), high.astype(np.float64)
-            elif len(dimension.terms) > 1 and cut:
-                first = reduce(np.add, (c * self.blocks.start[base] for c, _, base in cut)).astype(np.float64)
-                width = reduce(np.add, (c * (sizes[base] - 1) for c, _, base in dimension.terms)) + 1
-                rows, last = dimension, first + width
-        others = type(transfer.shape)(
-            tuple(dimension for dimension in transfer.shape.dimensions if dimension is not rows),
-            transfer.shape.moved_by,
-        )
-        row_bytes = self.homes.ranks.words(others, sizes).reshape(-1) * self.tensor_bytes[transfer.tensor]
-        return first, last, row_bytes, (last - first) * row_bytes * self._again(transfer, run)
 
     def _same(self, load: Transfer) -> tuple[Expression, ...] | None:
         """What tells blocks apart that read different bytes; None where no two read the same."""
@@ -297,12 +273,19 @@ class NestLaunch:
         size = float(self.homes.ranks.words(shapes[0], self.extents).flat[0]) * self.tensor_bytes[tensor]
         return size <= self.gpu.l2_kept_whole or any(hold.level == "L2" for hold in self._holds(tensor))
 
-    def _stages(self, load: Transfer) -> int:
-        """Tiles of a load that are under way or in use at a time."""
-        hold = load.hold
-        if hold is None or hold.level != "shared" or hold.rolling or not load.path:
-            return 1
-        return int(hold.buffers.flat[0])
+    def _buffers(self, hold: Hold) -> float:
+        """Tiles of a hold that lie in the shared memory: loads that cannot run ahead have one; single warps have the
+        tile in use in registers, step by step."""
+        loads = [load for part in self.parts.parts for load in part.loads if load.hold is hold]
+        stages = [self.moves.stages(load) for load in loads]
+        if not loads or hold.buffers.flat[0] == 1:
+            return float(hold.buffers.flat[0])
+        readers = [
+            self.steps.products.wide(einsum.name)
+            for leaf in self.phase.leaves for einsum in self.steps.products.einsums(leaf)
+            if einsum.name in self.steps.products and {access.tensor for access in einsum.inputs} & {*hold.tensors}
+        ]  # fmt: skip
+        return float(max(1, max(stages) - (bool(readers) and not any(readers))))
 
     def _hold_bytes(self, hold: Hold) -> float:
         sizes = self.tile(hold.loops)
@@ -310,24 +293,13 @@ class NestLaunch:
             float(tensor_words(self.homes, name, hold, sizes).flat[0]) * self.tensor_bytes[name]
             for name in hold.tensors
         ]
-        return max(words) * float(hold.buffers.flat[0])
+        return max(words) * self._buffers(hold)
 
-    def _registers(self) -> float:
-        """Registers of a thread: what the mapping holds there, and what addresses and counters take; SpecError for more
-        than there are, unless a hold may spill."""
-        total, largest, most = self.steps.threads.variable("thread_registers"), "", 0.0
-        holds = self._inside("registers")
-        for hold in holds:
-            taken = max(self.steps.registers(name, self.tile(hold.loops), hold) for name in hold.tensors)
-            total += taken
-            largest, most = (hold.name, taken) if taken > most else (largest, most)
-        if total > self.gpu.max_registers and not any(hold.spills for hold in holds):
-            raise SpecError(
-                f"a thread would hold {total:,.0f} registers of {self.gpu.max_registers:,.0f}, the largest part is "
-                f"'{largest}' with {most:,.0f}; use smaller tiles or more warps",
-                key=next(hold.key for hold in holds if hold.name == largest),
-            )
-        return min(total, self.gpu.max_registers)
+    def _teams(self) -> int:
+        """Warp groups that go their own ways through a loop of products; elsewhere all meet at each step."""
+        looped = [part for part in self.parts.parts if part.path]
+        products = any(name in self.steps.products for part in looped for leaf in part.leaves for name in leaf.einsums)
+        return max(1, self.warps // 4) if products else 1
 
     def _overlap(self) -> int:
         """Further tiles that a team works on beside the newest one: those of a pipeline; one where nothing in the loops
@@ -335,7 +307,7 @@ class NestLaunch:
         if self._depth():
             return self._depth() - 1
         looped = [part for part in self.parts.parts if part.path]
-        return int(bool(looped) and all(self.steps.overlaps(part) for part in looped))
+        return int(bool(looped) and all(self.steps.products.overlaps(part) for part in looped))
 
     def _depth(self) -> int:
         """Tiles in flight of the phase's pipeline; 0 where there is none."""

@@ -62,36 +62,40 @@ FORKED = [
 ]
 
 
-def test_what_runs_beside_a_step_is_waited_for_with_it() -> None:
-    """The operands take 5 s, longer than the product's 2 s and its latency of 1 s; the vector step follows both."""
-    program = grid(FORKED, 10, 2)
-    assert simulate_events(program).latency_s == 10 * (5 + 3)
-    # The network has the latency behind the product and its operands, whichever of them is longer.
-    assert evaluate(program).latency_s[0] == pytest.approx(10 * (5 + 1 + 3))
+@pytest.mark.parametrize("steps", [COMPUTE, FORKED])
+@pytest.mark.parametrize("residency", [Residency(), Residency(teams=2), Residency(in_flight=2), Residency(free=True)])
+@pytest.mark.parametrize(("blocks", "slots"), [(2, 1), (4, 2), (8, 2)])
+def test_a_tile_takes_what_the_closed_form_says(
+    steps: list[Step], residency: Residency, blocks: int, slots: int
+) -> None:
+    """Nothing is shared by the multiprocessors: the two evaluators have nothing to differ in."""
+    program = grid(steps, 10, blocks, slots, residency)
+    assert simulate_events(program).latency_s == pytest.approx(float(evaluate(program).latency_s[0]), rel=1e-9)
 
 
-def test_two_blocks_use_the_units_of_a_fork_at_a_time() -> None:
-    """The way to the L2 is busy for 5 s of each tile, whoever asks; what else a block does hides behind the other's."""
-    played = latency_s(FORKED, 40, 4, slots=2)
-    assert played == pytest.approx(2 * 40 * 5, rel=0.1)
-    # Mean values count customers in front of a station as if they could not arrange themselves.
-    assert played < evaluate(grid(FORKED, 40, 4, slots=2)).latency_s[0] < 1.35 * played
+def played_s(steps: list[Step], tiles: int, blocks: int, slots: int) -> float:
+    """The same blocks with their units played one step after another, without what a `Residency` knows."""
+    program = grid(steps, tiles, blocks, slots)
+    (stream,) = program.phases[0].streams
+    begin = (Dependence("tile", 1),)
+    after = {"mma": begin, "mma operands": begin, "mma issue": begin}
+    made = [
+        replace(step, beside="", after=after.get(step.name, tuple(map(Dependence, after.keys() & names))))
+        for names in [{each.name for each in steps}] for step in stream.steps
+    ]  # fmt: skip
+    tile = Step("tile", None, 0.0, 0.0, tuple(Dependence(step.name) for step in made))
+    spelled = replace(stream, steps=(*made, tile), residency=None)
+    return simulate_events(replace(program, phases=(Phase("grid", (spelled,)),))).latency_s
 
 
-def test_with_two_tiles_in_flight_products_run_beside_the_vector_steps() -> None:
-    assert latency_s(COMPUTE, 10, 2, residency=Residency(in_flight=2)) == 10 * 3 + 2 + 1
-
-
-def test_two_teams_share_every_tile() -> None:
-    """Each half takes 1 + 1 + 1.5 s; two teams keep the vector unit busy for 1.5 s of 1.75."""
-    alone, teams = latency_s(COMPUTE, 10, 2), latency_s(COMPUTE, 10, 2, residency=Residency(teams=2))
-    assert 10 * 3 < teams < alone
-    assert teams == pytest.approx(20 * 3.5 / 2 + 1.5, rel=0.05)
-
-
-def test_two_resident_blocks_hide_each_others_latency() -> None:
-    assert latency_s(COMPUTE, 10, 4, slots=2) == pytest.approx(2 * 10 * 3, rel=0.06)
-    assert latency_s(COMPUTE, 10, 4, slots=1) == 2 * 60
+def test_the_network_is_near_what_units_played_step_by_step_take() -> None:
+    """Mean values count customers in front of a station as if they could not arrange themselves."""
+    assert played_s(COMPUTE, 10, 2, 1) == 10 * (2 + 1 + 3) == latency_s(COMPUTE, 10, 2)
+    assert played_s(COMPUTE, 40, 4, 2) == pytest.approx(2 * 40 * 3, rel=0.05)  # each hides the other's latency
+    assert played_s(FORKED, 40, 4, 2) == pytest.approx(2 * 40 * 5, rel=0.1)  # the busiest unit
+    for steps in (COMPUTE, FORKED):
+        played = played_s(steps, 40, 4, 2)
+        assert played < latency_s(steps, 40, 4, slots=2) < 1.4 * played
 
 
 def test_blocks_start_one_by_one_and_set_up() -> None:
@@ -102,7 +106,6 @@ def test_blocks_start_one_by_one_and_set_up() -> None:
 @pytest.mark.parametrize(
     ("stages", "expected"),
     [
-        (1, 8 * (1 + 10 + 3)),  # every tile waits for its own load
         (2, 4 * (1 + 10 + 3) + 3),  # two tiles, then the loads that wait for their buffers
         (9, 11 + 8 * 3),
     ],
@@ -110,7 +113,14 @@ def test_blocks_start_one_by_one_and_set_up() -> None:
 def test_loads_run_ahead_by_the_stages_of_their_pipeline(stages: int, expected: float) -> None:
     ahead = (Dependence("use", stages),)
     steps = [Step("load", "port", 1.0, 10.0, ahead, READ), Step("use", "tensor", 3.0)]
-    assert latency_s(steps, 8, 1) == expected
+    assert latency_s(steps, 8, 1) == pytest.approx(expected, rel=0.03)
+
+
+def test_loads_that_run_ahead_hide_the_queue_of_the_memory() -> None:
+    """The DRAM takes 4 s for each of two blocks' tiles, the tiles 9 s: only the first ones wait for it."""
+    ahead = (Dependence("use", 3),)
+    steps = [Step("load DRAM", "DRAM", 4.0), Step("load", "port", 1.0, 0.0, ahead, READ), Step("use", "tensor", 9.0)]
+    assert latency_s(steps, 10, 2) == pytest.approx(4 + 4 + 10 * 9, rel=1e-9)
 
 
 def test_loads_of_a_tile_are_asked_for_together_and_all_are_waited_for() -> None:
@@ -133,8 +143,9 @@ def test_blocks_contend_for_the_memory_that_they_share() -> None:
 
 
 def test_a_store_does_not_hold_back_the_next_tile() -> None:
-    steps = [Step("use", "tensor", 3.0), Step("store", "port", 1.0, 50.0, (Dependence("use"),), WRITE)]
-    assert latency_s(steps, 6, 1) == 6 * 3 + 1 + 50
+    """Posted: its way is not waited for; the memory takes 2 s for what the last tile stores."""
+    steps = [Step("use", "tensor", 3.0), Step("store DRAM", "DRAM", 2.0), Step("store", "port", 1.0, -1.0, (), WRITE)]
+    assert latency_s(steps, 6, 1) == 6 * 3 + 2
 
 
 def test_a_busy_unit_lowers_the_clock() -> None:
@@ -158,7 +169,7 @@ def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     )
     slower = [float(run(warm).latency_s[0] / run(cool).latency_s[0]) for run in (evaluate, evaluate_events)]
     assert min(slower) > 1.2
-    assert slower[0] == pytest.approx(slower[1], rel=0.1)  # events stretch the L2 too, and their times differ
+    assert slower[0] == pytest.approx(slower[1], rel=0.03)
     (stream,) = warm.phases[0].streams
     limit = stream.residency.power if stream.residency else None
     assert limit is not None
@@ -168,7 +179,9 @@ def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     undrooped_s = simulate_events(_without_droop(cool)).latency_s
     drawn_j = limit.idle_w * run_s + dynamic * (undrooped_s / run_s) ** limit.exponent
     assert run_s > shortest_s > undrooped_s
-    assert (drawn_j + limit.pause_w * limit.pause_s) / (run_s + limit.pause_s) == pytest.approx(400, rel=1e-3)
+    assert (drawn_j + limit.pause_w * limit.pause_s) / (run_s + limit.pause_s) == pytest.approx(
+        400, rel=0.05
+    )  # the clock is the closed form's
 
 
 def _without_droop(program: TileProgram) -> TileProgram:
@@ -201,7 +214,7 @@ def test_a_kernel_keeps_its_work_and_its_bounds(causal: bool, tmp_path: Path) ->
     analytic = evaluate(program)
     assert timed.traffic_bytes["DRAM"]["total"]["read"] == analytic.traffic_bytes["DRAM"]["total"]["read"]
     assert float(timed.latency_s[0]) == pytest.approx(predict(case, machine, "event").time_s)
-    assert float(timed.latency_s[0]) == pytest.approx(float(analytic.latency_s[0]), rel=0.3)
+    assert float(timed.latency_s[0]) == pytest.approx(float(analytic.latency_s[0]), rel=0.1)
     tracks = defaultdict(list)
     for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]:
         if event["ph"] == "X":
@@ -209,3 +222,34 @@ def test_a_kernel_keeps_its_work_and_its_bounds(causal: bool, tmp_path: Path) ->
     assert len(tracks) > 80  # a track for each unit of the multiprocessors that the 80 blocks use
     for spans in tracks.values():
         assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans)))
+
+
+SHAPES = {
+    "flash_attention": {"batch": 4, "heads": 16, "q_len": 2048, "head_dim": 128, "block_m": 128, "block_n": 64},
+    "matmul": {"q_len": 2048, "kv_len": 4096, "head_dim": 2048, "block_m": 128, "block_n": 128, "block_k": 64},
+    "flash_decode": {
+        "batch": 4,
+        "heads": 32,
+        "kv_heads": 8,
+        "kv_len": 8192,
+        "head_dim": 128,
+        "block_m": 16,
+        "splits": 8,
+    },
+    "linear_attention": {"batch": 8, "heads": 16, "q_len": 2048, "head_dim": 128, "block_m": 64, "block_n": 64},
+}
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+@pytest.mark.parametrize("kernel", SHAPES)
+def test_the_two_evaluators_agree_on_kernels(kernel: str, stages: int) -> None:
+    machine = Architecture.load("h100-sxm").evaluate({})
+    causal = kernel == "linear_attention"
+    fields = {"block_n": 64, "q_len": 1, **SHAPES[kernel], "warps": 4, "stages": stages, "causal": causal}
+    case = Case.from_fields({"kernel": kernel, "dtype": "fp16", **fields})
+    program = lower(description(kernel), machine, arguments_of(case))
+    closed, played = float(evaluate(program).latency_s[0]), float(evaluate_events(program).latency_s[0])
+    assert played == pytest.approx(closed, rel=0.1)
+    launches = sum(program.launch_s) if len(program.phases) > 1 else program.launch_s[0]
+    in_part = simulate_events(program, max_tile_steps=100_000)
+    assert in_part.latency_s + launches == pytest.approx(played, rel=0.1)
