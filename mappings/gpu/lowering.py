@@ -376,8 +376,8 @@ class LaunchLowering:
         return gpu.l2_latency + waited * last + later
 
     def _trip_bytes(self, index: int, kind: str) -> float:
-        """Bytes that a trip of a loop loads, or stores."""
-        steps = [step for step in self.launch.loops[index].steps if step.kind == kind]
+        """Bytes that a trip of a loop loads, or stores and does not wait for."""
+        steps = [step for step in self.launch.loops[index].steps if step.kind == kind and not step.adds]
         return float(sum(self.reads.moved_bytes(step) for step in steps) / max(self.totals[index], 1e-9))
 
     def _waited_bytes(self, index: int) -> float:
