@@ -81,7 +81,8 @@ def leading_share(access: Access, places: int) -> float | None:
     rows = np.where(last > first, last, -np.inf).max(axis=0) - begin
     reads = np.isfinite(begin)
     key = access.key.reshape(shape)[0]
-    if not access.shared or not reads.any() or np.ptp(begin[reads]) > 0:
+    whole = np.maximum(last - first, 0.0).sum(axis=0) >= rows - 1e-9
+    if not access.shared or not reads.any() or np.ptp(begin[reads]) > 0 or not whole[reads].all():
         return None
     ends = [0.0] * min(places, access.blocks)
     led: dict[int, tuple[float, float]] = {}  # for each key when its leader started, and how far it goes
