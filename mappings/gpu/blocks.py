@@ -30,9 +30,9 @@ class Blocks:
         count = sizes[0] * sizes[1] * sizes[2]
         inside: Env = dict(env)
         # One axis for each coordinate: what depends on x alone is evaluated once for each x.
-        inside["x"] = np.arange(sizes[0]).reshape(1, 1, -1)
-        inside["y"] = np.arange(sizes[1]).reshape(1, -1, 1)
-        inside["z"] = np.arange(sizes[2]).reshape(-1, 1, 1)
+        for name, size, axes in zip(("x", "y", "z"), sizes, ((1, 1, -1), (1, -1, 1), (-1, 1, 1)), strict=True):
+            if name in launch.names:
+                inside[name] = np.arange(size).reshape(axes)
         inside["blocks_x"], inside["blocks_y"] = sizes[0], sizes[1]
         for name, expression in launch.block.items():
             inside[name] = expression.evaluate(inside)

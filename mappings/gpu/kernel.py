@@ -8,6 +8,7 @@ and of the block's coordinates x, y, z.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -28,6 +29,19 @@ class Model(BaseModel):
     """Base of all parts of a kernel: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names that its expressions depend on."""
+        return frozenset(_names(tuple(vars(self).values())))
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, (Expression, Model)):
+        yield from value.names
+    elif isinstance(value, (tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _names(part)
 
 
 class GridStep(Model):
