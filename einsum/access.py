@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 from einsum.errors import SpecError
 from einsum.evaluation import Constant, Name, Node, Operation
@@ -95,13 +96,17 @@ class Access:
     tensor: str
     indices: tuple[Index, ...]
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[str, ...]:
         """The ranks in the indices, each once, in order."""
         return tuple(dict.fromkeys(rank for index in self.indices for rank in index.ranks))
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"{self.tensor}[{','.join(str(index) for index in self.indices)}]" if self.indices else self.tensor
+
+    def __str__(self) -> str:
+        return self._text
 
 
 def _expression(node: Node) -> Expression:
