@@ -41,7 +41,7 @@ class Index:
         kept = {rank: _expression(factor) for rank, factor in terms.items() if factor != _ZERO}
         return Index(kept, _expression(offset))
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[str, ...]:
         """The ranks that it depends on."""
         return tuple(self.terms)
@@ -54,7 +54,7 @@ class Index:
             return rank if factor.root == _ONE else None
         return None
 
-    @property
+    @cached_property
     def step(self) -> tuple[str, int] | None:
         """(rank, offset) when the index is a rank plus a whole number, as `m1+1`; else None."""
         if len(self.terms) != 1 or not isinstance(self.offset.root, Constant):
