@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 from einsum.errors import SpecError
 from einsum.evaluation import Constant, Name, Node, Operation
@@ -40,7 +41,7 @@ class Index:
         kept = {rank: _expression(factor) for rank, factor in terms.items() if factor != _ZERO}
         return Index(kept, _expression(offset))
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[str, ...]:
         """The ranks that it depends on."""
         return tuple(self.terms)
@@ -53,7 +54,7 @@ class Index:
             return rank if factor.root == _ONE else None
         return None
 
-    @property
+    @cached_property
     def step(self) -> tuple[str, int] | None:
         """(rank, offset) when the index is a rank plus a whole number, as `m1+1`; else None."""
         if len(self.terms) != 1 or not isinstance(self.offset.root, Constant):
@@ -95,13 +96,17 @@ class Access:
     tensor: str
     indices: tuple[Index, ...]
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[str, ...]:
         """The ranks in the indices, each once, in order."""
         return tuple(dict.fromkeys(rank for index in self.indices for rank in index.ranks))
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"{self.tensor}[{','.join(str(index) for index in self.indices)}]" if self.indices else self.tensor
+
+    def __str__(self) -> str:
+        return self._text
 
 
 def _expression(node: Node) -> Expression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from einsum.access import Access
 from einsum.body import Body, Map, is_product, operations, reads
@@ -36,7 +37,7 @@ class Einsum:
         """The output tensor; a cascade produces each tensor once."""
         return self.output.tensor
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Access, ...]:
         """The accesses of the body and of run-time conditions, in order, each once."""
         kept = [condition.access for condition in self.conditions if isinstance(condition, Kept)]
@@ -66,4 +67,3 @@ class Einsum:
         if self.conditions:
             text += " where " + " and ".join(str(condition) for condition in self.conditions)
         return text
-

@@ -27,6 +27,9 @@ from mappings.tiles import Loop, Side, Sizes
 
 Term = tuple[float, str, str]
 """Coefficient, kind, base rank."""
+ONE: Array = np.ones((1, 1))
+"""At all points and in all classes."""
+ONE.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,9 @@ class Ranks:
 
     def words(self, shape: Shape, sizes: Mapping[str, Array]) -> Array:
         """Words of a tile when `sizes` coordinates of each base rank are at hand."""
-        total: Array = np.ones((1, 1))
+        total: Array = ONE
         for dimension in shape.dimensions:
-            width = sum(
-                (c * (self.extent(kind, base, sizes) - 1) for c, kind, base in dimension.terms), np.ones((1, 1))
-            )
+            width = sum((c * (self.extent(kind, base, sizes) - 1) for c, kind, base in dimension.terms), ONE)
             total = total * width
         return total
 
@@ -138,21 +139,20 @@ class Ranks:
         """Points of an iteration space over these ranks when `sizes` coordinates of each base rank are at hand."""
         beside = set(names)
         kinds = dict.fromkeys(self._kind(rank, beside) for rank in names)
-        total: Array = np.ones((1, 1))
+        total: Array = ONE
         for kind, base in kinds:
             total = total * self.extent(kind, base, sizes)
         return total
 
     def moved_words(self, shape: Shape, sizes: Mapping[str, Array], inner: Sequence[InnerLoop]) -> Array:
         """Words over all chunks into which inner loops cut a tile; the halos of affine dimensions are moved again."""
-        total: Array = np.ones((1, 1))
+        total: Array = ONE
         for dimension in shape.dimensions:
             if len(dimension.terms) == 1:
                 total = total * self.extent(*dimension.terms[0][1:], sizes)
                 continue
             trips = [
-                reduce(mul, (loop.trips for loop in inner if loop.rank == base), np.ones((1, 1)))
-                for _, _, base in dimension.terms
+                reduce(mul, (loop.trips for loop in inner if loop.rank == base), ONE) for _, _, base in dimension.terms
             ]
             chunks = reduce(mul, trips)
             width = chunks

@@ -107,6 +107,7 @@ class Oracle:
         self.roots = {name: Place("DRAM", name) for name in self.outside}
         self.places: dict[tuple[Any, ...], Place] = {}
         self.known_elements: dict[tuple[str, tuple[Sequence[int], ...]], Elements] = {}
+        self.known_latest: dict[str, set[str]] = {}
         self.done: dict[str, set[tuple[int, ...]]] = {einsum.name: set() for einsum in cascade.einsums}
         self.due: Counter[tuple[str, tuple[int, ...]]] = Counter()
         for einsum in cascade.einsums:
@@ -147,9 +148,11 @@ class Oracle:
 
     def latest(self, tensor: str) -> set[str]:
         """Iterative ranks along which only the latest value of a tensor exists."""
-        outputs = [einsum.output for einsum in self.cascade.einsums if einsum.name == tensor]
-        steps = [index.step for output in outputs for index in output.indices]
-        return {step[0] for step in steps if step is not None and step[1] != 0}
+        if tensor not in self.known_latest:
+            outputs = [einsum.output for einsum in self.cascade.einsums if einsum.name == tensor]
+            steps = [index.step for output in outputs for index in output.indices]
+            self.known_latest[tensor] = {step[0] for step in steps if step is not None and step[1] != 0}
+        return self.known_latest[tensor]
 
     def tile(
         self, access: Access, box: Box, needed: Box, *, state: bool
@@ -291,16 +294,17 @@ class Oracle:
                 )
         return found
 
-    def _pieces(self, access: Access, steps: list[Box]) -> int:
-        """Parts of a tensor that come to the elements one after the other in the steps of a tile."""
-        return len({tuple(step[self.halves.get(rank, rank)] for rank in access.ranks) for step in steps})
+    def _in_pieces(self, access: Access, steps: list[Box]) -> bool:
+        """Whether parts of a tensor come to the elements one after the other in the steps of a tile."""
+        ranks = [self.halves.get(rank, rank) for rank in access.ranks]
+        return any(step[rank] != steps[0][rank] for step in steps for rank in ranks)
 
     def _piece(self, access: Access, inside: Box, steps: list[Box], tile: Box) -> tuple[Box, Box]:
         """What tells the elements' part of a tensor from others, and what is in it.
 
         Of a tile that is taken in one piece the elements keep what they have, as a hold does.
         """
-        return (inside if self.keeps is None or self._pieces(access, steps) > 1 else tile), inside
+        return (inside if self.keeps is None or self._in_pieces(access, steps) else tile), inside
 
     def _forget(self, einsums: list[Einsum], steps: list[Box], key: tuple[Any, ...]) -> None:
         """Under a mask, elements that take a tile in several pieces share none of them with the next tile."""
@@ -308,7 +312,7 @@ class Oracle:
             known = [("operand", str(access), access) for access in einsum.inputs]
             for kind, name, access in [*known, ("result", einsum.name, einsum.output)]:
                 place = self.places.get((*key, kind, name))
-                if place is not None and self._pieces(access, steps) > 1:
+                if place is not None and self._in_pieces(access, steps):
                     self._flush(place)
                     place.now = {}
 
