@@ -112,7 +112,7 @@ class Grid:
         self.piped = np.array([1 < cost.stages <= cost.lost_stages + 1 for cost in self.costs])
         self.waiting = any(1 < cost.stages <= cost.lost_stages for cost in self.costs)
         self.at_once = np.array([cost.stages <= 1 for cost in self.costs])
-        # Tiles whose loads are under way at a time turn into each other, as those of a block that waits for each.
+        # Tiles whose loads from the memory are under way at a time take turns, as those of a block that waits for each.
         self.turn_s = np.array([cost.fill_s(1) / max(cost.stages - cost.lost_stages, 1.0) for cost in self.costs])
         self.sharpness = stream.residency.sharpness
         teams, in_flight = stream.residency.teams, stream.residency.in_flight
@@ -183,7 +183,7 @@ class Grid:
         residency = self.residency
         own_s = np.where(self.piped, bound_s(own_s, near, residency.near_sharpness), np.maximum(own_s, near))
         outermost_s = active * self.outermost_s * counts
-        turning_s = bound_s(self.turn_s * counts, outermost_s, self.sharpness)
+        turning_s = np.where(outermost_s > 0, bound_s(self.turn_s * counts, outermost_s, self.sharpness), 0.0)
         streaming = np.maximum(np.maximum(own_s, outermost_s / residency.even_share), turning_s)
         # Where threads wait for their loads, other blocks compute meanwhile: a lone block's time is what adds to it.
         lone_s = np.where(self.at_once, np.minimum(self.lone_s * self.slowdown * counts, own_s), own_s)

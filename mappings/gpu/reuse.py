@@ -20,8 +20,8 @@ from scipy.special import gammainc, gammaincinv
 from mappings.gpu.cache import Access, distinct_bytes
 from mappings.program import Array
 
-ROWS_LOOKED_AT = 8
-"""Rows of what a block reads whose uses are followed; those between are alike."""
+ROWS_LOOKED_AT = 4
+"""Rows of what a block reads in the mean whose uses are followed; those between are alike."""
 USES_LOOKED_AT = 128
 """Uses whose reuse distance is counted, of those that may be too far apart."""
 
@@ -101,11 +101,11 @@ def _schedule(accesses: Iterable[Access], alike: Iterable[int], in_flight: int) 
 
 
 def _uses(access: Access, copies: float, starts: Array, lasts: Array) -> _Uses:
-    """When blocks read the rows that are looked at, which are as far apart as the shortest range at most."""
+    """When blocks read the rows that are looked at."""
     shape = (access.ranges, access.blocks)
     first = access.first.reshape(shape)
     rows = np.maximum(access.last.reshape(shape) - first, 0.0)
-    apart = max(1.0, min(float(rows.sum(axis=0).max()) / ROWS_LOOKED_AT, float(rows[rows > 0].min())))
+    apart = max(1.0, float(rows.sum(axis=0).mean()) / ROWS_LOOKED_AT)
     pace = lasts / np.maximum(rows.sum(axis=0), 1.0)
     begun = starts + (np.cumsum(rows, axis=0) - rows - first) * pace  # when row 0 would have been read
     low = np.ceil(first / apart - 0.5).astype(np.int64)

@@ -12,7 +12,7 @@ from architectures.gpu import Gpu
 from mappings.gpu.kernel import GpuKernel
 from mappings.gpu.loops import in_step
 from mappings.gpu.lowering import lower
-from simulator.class_cost import class_cost
+from simulator.class_cost import class_costs
 
 PRODUCT: dict[str, Any] = {
     "batch": 1, "heads": 1, "kv_heads": 1, "q_len": 1024, "kv_len": 1024, "head_dim": 256, "causal": False, "window": 0,
@@ -61,7 +61,7 @@ def test_words_that_begin_anywhere_are_asked_for_beside_their_transfer(h100: Eva
     a pass of 4 bytes a thread through the load and store unit; all beside the transfer."""
     sizes = {**PRODUCT, "head_dim": 1000, "kv_len": 1000, "block_k": 64}
     program = lower(GpuKernel.load("matmul"), h100, sizes)
-    cost = class_cost(program.phases[0].streams[0], program.resources, 0)
+    cost = class_costs(program.phases[0].streams[0], program.resources)[0]
     clock = Gpu.of(h100).clock_hz
     forks = [fork for fork in cost.forks_s if "port" in fork]
     assert len(forks) == 2
