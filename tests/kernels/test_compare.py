@@ -212,14 +212,16 @@ def test_published_figures_of_other_peoples_kernels(name: str, library: str, mos
     assert summary["all"]["mean_absolute_error"] < most
 
 
-@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm"])
-def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
-    """Rows that nobody looked at: 7.5 and 7.6 %, tau 0.82 and 0.85 when they were measured, with the model finished."""
-    rows = read_rows(MEASUREMENTS / f"{name}-random-3.csv")
-    summary = summarise(compare(rows, Architecture.load(name).evaluate({})))
-    assert summary["all"]["rows"] == 364
-    assert summary["all"]["mean_absolute_error"] < 0.09
-    assert summary["tiles"]["shapes"] == 70 and summary["tiles"]["kendall_tau"] > 0.75
+@pytest.mark.parametrize("name, rows, shapes", [("h100-sxm-random-4", 368, 73), ("h200-sxm-random-3", 364, 70)])
+def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str, rows: int, shapes: int) -> None:
+    """Rows that nobody looked at: 6.5 %, tau 0.87 when they were measured, with the model finished; and a GPU whose rows
+    of a plan nobody looked at, though an H100's were: 6.1 %, 0.88."""
+    machine = Architecture.load("-".join(name.split("-")[:2])).evaluate({})
+    summary = summarise(compare(read_rows(MEASUREMENTS / f"{name}.csv"), machine))
+    assert summary["all"]["rows"] == rows
+    assert summary["all"]["mean_absolute_error"] < 0.08
+    assert summary["tiles"]["shapes"] == shapes and summary["tiles"]["kendall_tau"] > 0.8
+    assert summary["tiles"]["regret"] < 0.05
 
 
 @pytest.mark.parametrize("name, rows, most", [("backward", 74, 0.07), ("backward-random", 55, 0.10)])
