@@ -18,7 +18,7 @@ from mappings.gpu.blocks import Blocks, Env, LoopOrder
 from mappings.gpu.kernel import ONE, GridLaunch, GridStep
 from mappings.gpu.loops import behind_stores_s, crowding, in_step, meets
 from mappings.gpu.power import power_limit
-from mappings.gpu.reads import Reads
+from mappings.gpu.reads import Left, Reads
 from mappings.program import Array, Dependence, Droop, Phase, Residency, Step, Stream, Traffic
 
 LINE_BYTES = 128
@@ -31,7 +31,7 @@ pieces of 64 and 32 bytes are served at the same rate (measured, pieces: one a m
 class LaunchLowering:
     """One launch on its way to a phase."""
 
-    def __init__(self, launch: GridLaunch, gpu: Gpu, env: Env, dirty: Mapping[str, float]) -> None:
+    def __init__(self, launch: GridLaunch, gpu: Gpu, env: Env, before: Left) -> None:
         self.launch = launch
         self.gpu = gpu
         self.blocks = Blocks.of(launch, env)
@@ -56,7 +56,7 @@ class LaunchLowering:
         ]
         self.totals = self.trips.mean(axis=0) * self.blocks.count
         in_flight = min(self.blocks.count, self.slots * gpu.multiprocessors)
-        self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight, dirty)
+        self.reads = Reads(launch, self.blocks, gpu, self.totals, in_flight, before)
 
     def phase(self) -> Phase:
         """The phase: one stream, whose first step stands for the start of a block."""

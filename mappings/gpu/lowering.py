@@ -20,6 +20,7 @@ from mappings.gpu.blocks import Env
 from mappings.gpu.kernel import GpuKernel, GridLaunch
 from mappings.gpu.launch import LaunchLowering
 from mappings.gpu.power import energies
+from mappings.gpu.reads import Left
 from mappings.program import Phase, Resource, TileProgram
 
 UNITS = ("tensor", "vector", "sfu", "shared", "port")
@@ -63,11 +64,11 @@ def lower_launches(
 ) -> TileProgram:
     """The tile program of launches one after another; `env` has a value for every name in them, and word_bytes."""
     gpu = replace(Gpu.of(machine), group_mma=float(env["group_mma"]))  # a mapping may do without warp groups
-    phases, dirty = list[Phase](), dict[str, float]()
+    phases, left = list[Phase](), Left()
     for launch in launches:
-        lowered = LaunchLowering(launch, gpu, env, dirty)
+        lowered = LaunchLowering(launch, gpu, env, left)
         phases.append(lowered.phase())
-        dirty = lowered.reads.left
+        left = lowered.reads.left
     copies = dict.fromkeys(UNITS, gpu.multiprocessors)
     resources = {name: Resource(name, count) for name, count in copies.items()}
     resources |= {name: Resource(name) for name in ("DRAM", "L2")}

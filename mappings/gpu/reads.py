@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,8 @@ from mappings.gpu.kernel import GridLaunch, GridStep
 from mappings.gpu.reuse import Kept, lost_parts
 from mappings.program import Array
 
+PLACES = 8
+"""Of a launch's walk over a tensor, at which it is looked whether the L2 has it."""
 SAMPLED_WAVES = 12
 """Waves of a grid whose reads are followed block by block; later ones go on alike."""
 Places = tuple[str, ...]
@@ -51,6 +53,42 @@ class Alike:
         return cls(launch, id(launch), gpu, tuple(totals.tolist()), in_flight, (*blocks.shape, *known))
 
 
+@dataclass(frozen=True)
+class Left:
+    """What launches leave in the L2.
+
+    dirty  tensor -> bytes that are written and have not reached memory
+    used   tensor -> its last use
+    """
+
+    dirty: Mapping[str, float] = field(default_factory=dict)
+    used: Mapping[str, Use] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A launch's use of a tensor of `size` bytes.
+
+    waves    of its blocks, which store at their end; 0 if they load, all the time
+    passing  bytes, copies included, that the launch used, and each of those since
+    """
+
+    size: float
+    waves: int
+    passing: tuple[float, ...]
+
+    def gone(self, size: float, passing: float, kept: Kept) -> float:
+        """The part of `size` bytes that is no longer there for a launch which uses `passing` bytes itself.
+
+        Launches walk over a tensor in the same order: the rest of one and the begin of the other lie in between.
+        """
+        reached = (np.arange(PLACES) + 0.5) / PLACES
+        left = 1 - (np.ceil(reached * self.waves) / self.waves if self.waves else reached)
+        first, *since = self.passing
+        lost = float(kept.lost(left * first + sum(since) + reached * passing).mean())
+        return 1 - (1 - lost) * min(1.0, self.size / max(size, 1.0))
+
+
 @dataclass
 class Found:
     """What was found out about reads; steps are told apart by their ids."""
@@ -58,7 +96,9 @@ class Found:
     moved: dict[Places, float] = field(default_factory=dict)
     joint: dict[Places, float] = field(default_factory=dict)
     fresh: dict[str, float] = field(default_factory=dict)
-    dram: dict[int, float] | None = None
+    dram: dict[int, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
+    passing: float = 0.0
 
 
 @lru_cache(maxsize=1024)
@@ -69,30 +109,25 @@ def _found(alike: Alike) -> Found:
 class Reads:
     """Loads and stores of one launch's blocks, `in_flight` of them at a time; `totals`: trips of each loop.
 
-    dirty     tensor -> bytes that launches before this one have written and left in the L2
-    retained  the part of what this one writes that it leaves there
-    pushed    tensor -> bytes of `dirty` that reach memory for each byte that this launch moves to or from it
-    left      tensor -> bytes that are in the L2 at its end, and reach memory later
-    All but `dirty` are filled by `dram_bytes`.
+    before    what launches before this one left in the L2
+    left      what is in the L2 at its end
+    retained  the part of what this one writes that reaches memory later
+    pushed    tensor -> dirty bytes of `before` that reach memory for each byte that this launch moves to or from it
+    All but `before` are filled by `dram_bytes`.
     """
 
     def __init__(
-        self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int, dirty: Mapping[str, float]
+        self, launch: GridLaunch, blocks: Blocks, gpu: Gpu, totals: Array, in_flight: int, before: Left
     ) -> None:
         self.launch, self.blocks, self.gpu, self.totals, self.in_flight = launch, blocks, gpu, totals, in_flight
-        self.dirty, self.retained = dirty, 0.0
+        self.before, self.left, self.retained = before, Left(), 0.0
         self.pushed: dict[str, float] = {}
-        self.left: dict[str, float] = {}
+        self.fresh: dict[str, float] = {}
         self._sampled = min(blocks.count, SAMPLED_WAVES * in_flight)
         self._accesses: dict[tuple[Places, int], Access] = {}
         self._least: dict[tuple[Places, ...], float] = {}
         self._led: dict[tuple[Places, ...], float | None] = {}
         self._found = _found(Alike.of(launch, blocks, gpu, totals, in_flight))
-
-    @property
-    def fresh(self) -> dict[str, float]:
-        """Load -> the part of what blocks ask for that they wait for the memory for; filled by `dram_bytes`."""
-        return self._found.fresh
 
     def joint(self, step: GridStep) -> float:
         """The part of what blocks ask for in a load that others of their group of multiprocessors ask for too."""
@@ -165,21 +200,40 @@ class Reads:
 
         What is added to memory is fetched like what is loaded, and written as often as it is fetched.
         """
-        if self._found.dram is None:
+        if not self._found.dram:
             self._found.dram = self._dram_bytes()
-        moved, gpu = self._found.dram, self.gpu
-        stores = [step for loop in self.launch.loops for step in loop.steps if id(step) in moved and step.store]
+        found, gpu = self._found, self.gpu
+        kept = Kept(gpu.l2_capacity, gpu.l2_ways, gpu.l2_parts)
+        steps = [step for loop in self.launch.loops for step in loop.steps if id(step) in found.dram]
+        tensors = {step.name: str(step.load or step.store) for step in steps}
+        gone = {
+            name: self.before.used[tensors[name]].gone(size, found.passing, kept)
+            for name, size in found.least.items() if tensors[name] in self.before.used
+        }  # fmt: skip
+        moved = dict(found.dram)
+        for name, part in gone.items():
+            group = [step for step in steps if step.name == name and not step.again]
+            asked = sum(moved[id(step)] for step in group)
+            for step in group:
+                moved[id(step)] *= 1 - (1 - part) * min(1.0, found.least[name] / max(asked, 1.0))
+        self.fresh = found.fresh | {name: found.fresh.get(name, 1.0) * part for name, part in gone.items()}
+        stores = [step for step in steps if step.store]
         written = sum(moved[id(step)] for step in stores)
-        read = sum(moved.values()) - sum(moved[id(step)] for step in stores if not step.adds)
+        total = sum(moved.values())
+        read = total - sum(moved[id(step)] for step in stores if not step.adds)
         own_dirty = dirty_bytes(written, read, gpu.l2_capacity, gpu.l2_dirty_share, gpu.l2_mixed_share)
         self.retained = own_dirty / written if written else 0.0
         # What was dirty before goes as new lines come.
-        gone = min(1.0, sum(moved.values()) / (gpu.l2_mixed_share * gpu.l2_capacity))
-        self.pushed = {name: size * gone / max(sum(moved.values()), 1.0) for name, size in self.dirty.items()}
-        self.left = {name: size * (1 - gone) for name, size in self.dirty.items()}
+        pushed = min(1.0, total / (gpu.l2_mixed_share * gpu.l2_capacity))
+        dirty = {name: size * (1 - pushed) for name, size in self.before.dirty.items()}
+        self.pushed = {name: size * pushed / max(total, 1.0) for name, size in self.before.dirty.items()}
         for step in stores:
-            name = str(step.store)
-            self.left[name] = self.left.get(name, 0.0) + moved[id(step)] * self.retained
+            dirty[str(step.store)] = dirty.get(str(step.store), 0.0) + moved[id(step)] * self.retained
+        used = {name: replace(use, passing=(*use.passing, found.passing)) for name, use in self.before.used.items()}
+        used |= {tensors[name]: Use(size, 0, (found.passing,)) for name, size in found.least.items()}
+        waves = -(-self.blocks.count // max(self.in_flight, 1))
+        used |= {str(step.store): Use(found.dram[id(step)], waves, (found.passing,)) for step in stores}
+        self.left = Left(dirty, used)
         return moved
 
     def _dram_bytes(self) -> dict[int, float]:
@@ -202,17 +256,21 @@ class Reads:
         accesses = [self._merged(group, self._sampled) for group in shared.values()]
         lost_parts_of = lost_parts(accesses, self.in_flight, kept, own * self._sampled / self.blocks.count)
         totals = {}
-        for (name, group), lost in zip(shared.items(), lost_parts_of, strict=True):
+        found = self._found
+        found.passing = sum(sizes[id(step)] for step in stores if not step.adds) * kept.copies(1)
+        lost_of = dict(zip(shared, lost_parts_of, strict=True))
+        for name, group in by_tensor.items():
             asked = sum(sizes[id(step)] for step in group if not step.again)
-            least = self._distinct(group)
-            totals[name] = least + lost * max(0.0, asked - least)
+            found.least[name] = self._distinct(group) if name in shared else asked
+            found.passing += found.least[name] * kept.copies(asked / max(found.least[name], 1.0))
+            totals[name] = found.least[name] + lost_of.get(name, 0.0) * max(0.0, asked - found.least[name])
         for name, group in shared.items():
             leading = self._leading(group)
             if leading is None:
                 once = abreast(self._merged(group, self._sampled))
                 fetched = totals[name] * self._sampled / self.blocks.count
                 leading = min(1.0, fetched / max(wave_bytes(once, self.in_flight), 1.0))
-            self.fresh[name] = leading
+            found.fresh[name] = leading
         moved: dict[int, float] = {}
         for name, group in by_tensor.items():
             first = sum(sizes[id(step)] for step in group if not step.again)

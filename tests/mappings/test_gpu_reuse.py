@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappings.gpu.cache import Access, distinct_bytes
+from mappings.gpu.reads import Use
 from mappings.gpu.reuse import Kept, lost_parts
 
 LINE = 128
@@ -118,3 +119,30 @@ def test_copies_of_what_one_and_what_all_read() -> None:
     assert halves.copies(1) == 1.5 and halves.copies(64) == pytest.approx(2)
     assert Kept(1.0, 16, 1).copies(64) == 1
     assert halves.lost(1.0) == pytest.approx(0.533, abs=0.001)  # 1 less the Poisson distribution's 0 to 15 at 16
+
+
+def played_launches(size: int, waves: int, own: int, then: int, lines: int) -> float:
+    """Part of `size` lines that a launch stores, at the ends of so many waves that read `own` lines each, and a second
+    one no longer finds, which reads them evenly among `then` lines of its own."""
+    cache = PlayedCache(lines, 16, 1, 5)
+    for wave in range(waves):
+        for line in range(own):
+            cache.misses(("own", wave, line), 0)
+        for line in range(wave * size // waves, (wave + 1) * size // waves):
+            cache.misses(("stored", line), 0)
+    gone = 0
+    for line in range(size):
+        gone += cache.misses(("stored", line), 0)
+        for other in range(line * then // size, (line + 1) * then // size):
+            cache.misses(("then", other), 0)
+    return gone / size
+
+
+@pytest.mark.parametrize("waves", [1, 2, 4])
+@pytest.mark.parametrize("own, then", [(512, 64), (2048, 64), (1024, 4096), (8192, 0)])
+def test_what_the_launch_before_has_stored(waves: int, own: int, then: int) -> None:
+    """What the last wave stores is there, what those before did as far as the cache has room."""
+    lines, size = 4096, 512
+    use = Use(size * LINE, waves, ((waves * own + size) * LINE,))
+    found = use.gone(size * LINE, (then + size) * LINE, Kept(lines * LINE, 16, 1))
+    assert found == pytest.approx(played_launches(size, waves, own, then, lines), abs=0.08)
