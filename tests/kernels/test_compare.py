@@ -214,8 +214,8 @@ def test_published_figures_of_other_peoples_kernels(name: str, library: str, mos
 
 @pytest.mark.parametrize("name, rows, shapes", [("h100-sxm-random-4", 368, 73), ("h200-sxm-random-3", 364, 70)])
 def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str, rows: int, shapes: int) -> None:
-    """Rows that nobody looked at: 6.5 %, tau 0.87 when they were measured, with the model finished; and a GPU whose rows
-    of a plan nobody looked at, though an H100's were: 6.1 %, 0.88."""
+    """Rows that nobody looked at: 6.5 %, tau 0.87 when they were measured, with the model finished; and rows of a plan
+    of which only another GPU's were looked at: 6.1 %, 0.88."""
     machine = Architecture.load("-".join(name.split("-")[:2])).evaluate({})
     summary = summarise(compare(read_rows(MEASUREMENTS / f"{name}.csv"), machine))
     assert summary["all"]["rows"] == rows
