@@ -212,22 +212,26 @@ def test_published_figures_of_other_peoples_kernels(name: str, library: str, mos
     assert summary["all"]["mean_absolute_error"] < most
 
 
-@pytest.mark.parametrize("name, rows, shapes", [("h100-sxm-random-4", 368, 73), ("h200-sxm-random-3", 364, 70)])
-def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str, rows: int, shapes: int) -> None:
-    """Rows that nobody looked at: 6.5 %, tau 0.87 when they were measured, with the model finished; and rows of a plan
-    of which only another GPU's were looked at: 6.1 %, 0.88."""
-    machine = Architecture.load("-".join(name.split("-")[:2])).evaluate({})
-    summary = summarise(compare(read_rows(MEASUREMENTS / f"{name}.csv"), machine))
-    assert summary["all"]["rows"] == rows
+@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm"])
+def test_shapes_and_tiles_drawn_at_random_stay_predicted(name: str) -> None:
+    """Rows that nobody looked at: 6.5 and 6.6 %, tau 0.87 and 0.88 when they were measured."""
+    rows = read_rows(MEASUREMENTS / f"{name}-random-4.csv")
+    summary = summarise(compare(rows, Architecture.load(name).evaluate({})))
+    assert summary["all"]["rows"] == 368
     assert summary["all"]["mean_absolute_error"] < 0.08
-    assert summary["tiles"]["shapes"] == shapes and summary["tiles"]["kendall_tau"] > 0.8
+    assert summary["tiles"]["shapes"] == 73 and summary["tiles"]["kendall_tau"] > 0.83
     assert summary["tiles"]["regret"] < 0.05
 
 
-@pytest.mark.parametrize("name, rows, most", [("backward", 74, 0.07), ("backward-random", 55, 0.10)])
-def test_the_backward_pass_stays_predicted(h100: EvaluatedArchitecture, name: str, rows: int, most: float) -> None:
-    """Rows that were looked at while the kernel was described, 4.9 %; rows drawn at random, 8.6 % at first sight."""
-    summary = summarise(compare(read_rows(MEASUREMENTS / f"h100-sxm-{name}.csv"), h100))
+@pytest.mark.parametrize(
+    "name, rows, most",
+    [("h100-sxm-backward", 74, 0.07), ("h100-sxm-backward-random", 55, 0.10), ("h200-sxm-backward", 74, 0.07)],
+)
+def test_the_backward_pass_stays_predicted(name: str, rows: int, most: float) -> None:
+    """Rows that were looked at while the kernel was described, 4.9 %; rows drawn at random, 8.6 % at first sight; a GPU
+    on which none were looked at, 5.0 %."""
+    machine = Architecture.load("-".join(name.split("-")[:2])).evaluate({})
+    summary = summarise(compare(read_rows(MEASUREMENTS / f"{name}.csv"), machine))
     assert summary["all"]["rows"] == rows
     assert summary["all"]["mean_absolute_error"] < most
     assert summary["tiles"]["kendall_tau"] > 0.7 and summary["tiles"]["regret"] < 0.03

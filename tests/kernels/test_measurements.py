@@ -18,7 +18,7 @@ from kernels.plan import MeasurementPlan
 FOLDER = Path(kernels.__file__).parent / "measurements"
 PLANS = {"h100-sxm": "gpu-validation", "h100-sxm-holdout": "holdout", "h200-sxm": "gpu-validation",
          "h200-sxm-holdout": "holdout", "h100-sxm-drawn": "drawn", "h100-sxm-backward": "backward",
-         "h100-sxm-backward-random": "backward-random"}  # fmt: skip
+         "h100-sxm-backward-random": "backward-random", "h200-sxm-backward": "backward"}  # fmt: skip
 # Datasheets: memory bandwidth in bytes/s, dense fp16 in FLOP/s (H100 SXM: NVIDIA H100 datasheet; H200: NVIDIA H200
 # datasheet), fp8 twice that.
 BANDWIDTH = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
