@@ -55,6 +55,7 @@ def settled(
 
     seconds = run_s(1.0)
     if residency.power is not None:
+        grid.alone_s(min(slots, -(-instances // copies)))  # the clock that full multiprocessors have
         throttle = residency.power.stretch(run_s, dynamic_j(stream, energy_j) * instances, 1 / grid.slowdown)
         seconds = run_s(throttle) if throttle > 1 else seconds
         grid.throttle = max(throttle, 1.0)

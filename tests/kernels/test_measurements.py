@@ -82,9 +82,7 @@ def test_no_row_beats_the_hardware(name: str) -> None:
         assert row.ms_p10 is not None and row.ms_p90 is not None and row.ms_p10 <= row.ms <= row.ms_p90
 
 
-@pytest.mark.parametrize(
-    "name", sorted(PLANS.keys() - UNCOUNTED)
-)
+@pytest.mark.parametrize("name", sorted(PLANS.keys() - UNCOUNTED))
 def test_counters_see_each_input_read_and_each_output_written(name: str) -> None:
     counted = {case: row for case, row in rows_of(name).items() if row.dram_read_bytes is not None}
     assert len(counted) >= (10 if "backward" in name else 100)
