@@ -90,12 +90,12 @@ def test_what_follows_from_repeated_scores_is_repeated() -> None:
 
 def test_rows_are_moved_in_the_pieces_that_loops_cut() -> None:
     (launch,), env = launched(
-        "batched-matmul-blocks", {"B": 1, "M": 512, "N": 1024, "K": 320, "block_n": 128, "block_k": 32}
+        "batched-linear-blocks", {"B": 1, "M": 512, "N": 1024, "K": 320, "block_n": 128, "block_k": 32}
     )
     loads, stores = steps(launch, "load"), steps(launch, "store")
     assert {name: step.piece.number(env) for name, step in loads.items()} == {"A": 64, "B": 64}
     assert stores["Z"].piece.number(env) == 256
-    whole = launched("batched-matmul-blocks", {"B": 1, "M": 512, "N": 128, "K": 32, "block_n": 128, "block_k": 32})
+    whole = launched("batched-linear-blocks", {"B": 1, "M": 512, "N": 128, "K": 32, "block_n": 128, "block_k": 32})
     assert (
         steps(whole[0][0], "load")["A"].piece.number(whole[1])
         == steps(whole[0][0], "store")["Z"].piece.number(whole[1])
@@ -106,8 +106,8 @@ def test_rows_are_moved_in_the_pieces_that_loops_cut() -> None:
 @pytest.mark.parametrize(("depth", "columns"), [(320, 1024), (328, 1024), (320, 1032)])
 def test_rows_of_other_lengths_are_moved_number_by_number(depth: int, columns: int) -> None:
     """The compiler knows of multiples of 16 numbers; copies of two bytes cannot run ahead."""
-    (launch,), env = launched("batched-matmul-blocks", {"B": 1, "M": 512, "N": columns, "K": depth, "block_n": 128})
-    (plain,), _ = launched("batched-matmul-blocks", {"B": 1, "M": 512, "N": 1024, "K": 320, "block_n": 128})
+    (launch,), env = launched("batched-linear-blocks", {"B": 1, "M": 512, "N": columns, "K": depth, "block_n": 128})
+    (plain,), _ = launched("batched-linear-blocks", {"B": 1, "M": 512, "N": 1024, "K": 320, "block_n": 128})
     ahead = {step.asynchronous.number(env) for step in steps(launch, "load").values()}
     assert ahead == {float(depth % 16 == 0)}
     assert launch.stages.number(env) == (plain.stages.number(env) if depth % 16 == 0 else 1)
@@ -121,7 +121,7 @@ def test_rows_of_other_lengths_are_moved_number_by_number(depth: int, columns: i
 def test_a_sum_of_256_columns_waits_for_every_instruction() -> None:
     waits = {}
     for block_n in (128, 256):
-        (launch,), env = launched("batched-matmul-blocks", {"B": 1, "M": 512, "N": 1024, "K": 512, "block_n": block_n})
+        (launch,), env = launched("batched-linear-blocks", {"B": 1, "M": 512, "N": 1024, "K": 512, "block_n": block_n})
         step = steps(launch, "product")["Z"]
         waits[block_n] = step.waits.number(env), step.aside.number(env)
     assert waits == {128: (0, 1), 256: (1, 0)}
@@ -141,7 +141,7 @@ def test_layouts_use_every_warp(warps: int) -> None:
     """Numbers of a product's result, as often as they are computed, are shared out evenly over what warps can hold."""
     for block in ((16, 32), (32, 128), (64, 64), (128, 32), (256, 128)):
         sizes = {"B": 1, "M": 512, "N": 512, "K": 256, "block_m": block[0], "block_n": block[1], "warps": warps}
-        (launch,), env = launched("batched-matmul-blocks", sizes)
+        (launch,), env = launched("batched-linear-blocks", sizes)
         step = steps(launch, "product")["Z"]
         done = np.prod([getattr(step, name).number(env) for name in ("m", "n", "repeat")])
         assert done % (warps * 16 * 8) == 0

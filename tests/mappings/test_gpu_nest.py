@@ -28,7 +28,7 @@ LIBRARY: dict[str, dict[str, Any]] = {
     "flash-attention-2-grouped": {**ATTENTION, "G": 2},
     "unfused-blocks": {**ATTENTION, "G": 2, "row": 768},
     "matmul-blocks": {"M": 512, "N": 768, "K": 320},
-    "batched-matmul-blocks": {"B": 3, "M": 512, "N": 384, "K": 320},
+    "batched-linear-blocks": {"B": 3, "M": 512, "N": 384, "K": 320},
     "linear-attention-blocks": {"B": 2, "H": 4, "P": 512, "E": 64, "F": 128},
     "flash-decode-blocks": {"B": 2, "H": 4, "G": 16, "M": 4096, "E": 64, "F": 128},
     "softmax-blocks": {"R": 96, "M": 1024},

@@ -179,9 +179,8 @@ def test_both_evaluators_slow_down_alike_at_the_limit_of_power() -> None:
     undrooped_s = simulate_events(_without_droop(cool)).latency_s
     drawn_j = limit.idle_w * run_s + dynamic * (undrooped_s / run_s) ** limit.exponent
     assert run_s > shortest_s > undrooped_s
-    assert (drawn_j + limit.pause_w * limit.pause_s) / (run_s + limit.pause_s) == pytest.approx(
-        400, rel=0.05
-    )  # the clock is the closed form's
+    drawn_w = (drawn_j + limit.pause_w * limit.pause_s) / (run_s + limit.pause_s)
+    assert drawn_w == pytest.approx(400, rel=0.05)  # the L2 keeps its rate: times do not tell the clock exactly
 
 
 def _without_droop(program: TileProgram) -> TileProgram:
