@@ -16,7 +16,7 @@ from kernels.plan import TimingPlan
 
 FLUSH_FACTOR = 8
 WARMUP_MS = 25.0  # for the clocks to settle under the load
-UNSTEADY = 1.25  # median over 10th percentile, beyond which something disturbed the runs: 1 of 4,800 rows measured
+UNSTEADY = 1.25  # median over 10th percentile: more in 6 of 7,230 rows, which something disturbed (measurements/*.csv)
 ATTEMPTS = 3
 
 

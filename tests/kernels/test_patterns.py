@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from einsum.errors import SpecError
-from kernels.patterns import block_lists, block_size, kept_blocks
+from kernels.patterns import block_lists, block_size, kept_blocks, kept_runs
 
 
 def drawn(pattern: str, length: int, causal: bool) -> list[str]:
@@ -45,3 +49,12 @@ def test_lists_hold_the_kept_blocks_in_order() -> None:
 def test_mistakes_are_refused(pattern: str) -> None:
     with pytest.raises(SpecError, match=r"pattern"):
         block_size(pattern)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=6))
+def test_runs_hold_the_kept_blocks(rows: list[list[bool]]) -> None:
+    first, last = kept_runs(np.array(rows))
+    for row, kept in enumerate(rows):
+        runs = [range(begin, end) for begin, end in zip(first[:, row], last[:, row], strict=True) if end > begin]
+        assert [block for run in runs for block in run] == [block for block, keep in enumerate(kept) if keep]
+        assert all(left.stop < right.start for left, right in pairwise(runs))

@@ -242,3 +242,23 @@ def test_short_blocks_share_the_l2_in_the_first_wave_more_than_later() -> None:
     alone, few, more, many = (seconds(heads) for heads in (1, 33, 66, 99))  # 32, 64 and 96 waves of 264 blocks
     assert many - more == pytest.approx(more - few, rel=0.02)
     assert (many - more) / 32 < 0.9 * alone
+
+
+@pytest.mark.parametrize("read_mb, left", [(1000, 0.0), (1, 1.0)])
+def test_what_a_launch_leaves_dirty_is_written_while_the_next_one_runs(
+    h100: EvaluatedArchitecture, read_mb: int, left: float
+) -> None:
+    """200 MB are stored; what of them is still in the L2 goes as a second launch's lines come, or stays there."""
+
+    def launch(name: str, kind: str, megabytes: int) -> str:
+        rows = megabytes * 10**6 // 256 // 1320
+        move = f"{{{kind}: {name}, rows: ['x * {rows}', '(x + 1) * {rows}'], row_bytes: 256}}"
+        loop = f"{{trips: {rows}, steps: [{move}, {{vector: work, issue: 256}}]}}"
+        return f"{{launch: {name}, grid: {{x: 1320}}, warps: 8, registers: 32, loops: [{loop}]}}"
+
+    launches = f"{launch('S', 'store', 200)}, {launch('T', 'load', read_mb)}"
+    kernel = GpuKernel.parse(f"{{gpu_kernel: two, bytes: 0, launches: [{launches}]}}")
+    written = float(evaluate(lower(kernel, h100, SIZES)).traffic_bytes["DRAM"]["S"]["write"][0])
+    gpu, stored = Gpu.of(h100), 200 * 10**6 // 256 // 1320 * 1320 * 256
+    dirty = gpu.l2_dirty_share * gpu.l2_capacity
+    assert written == pytest.approx(stored - left * dirty, abs=0.05 * dirty)
