@@ -218,6 +218,21 @@ def beside(file: str | Path | None, name: str) -> str:
     return str(path) if path.is_file() else name
 
 
+def all_beside(file: str | Path, document: Any) -> Any:
+    """A document in `file` that names cascades, architectures, mappings or workloads, alone or in lists: with the paths
+    of those files that lie beside it."""
+
+    def found(value: Any) -> Any:
+        if isinstance(value, list):
+            return [found(each) for each in value]
+        return beside(file, value) if isinstance(value, str) else value
+
+    if not isinstance(document, dict):
+        return document
+    kinds = ("cascade", "architecture", "mapping", "workload")
+    return {name: found(value) if name in kinds else value for name, value in document.items()}
+
+
 def _is_path(text: str) -> bool:
     return Path(text).suffix in (".yaml", ".yml") or "/" in text or "\\" in text
 

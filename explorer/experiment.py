@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
-from einsum.specfile import load_yaml, pydantic_error
+from einsum.specfile import all_beside, load_yaml, pydantic_error
 from einsum.units import UNITS
 from explorer.figures import Figure
 from explorer.mapped import Find, Mappings, values_by_name
@@ -141,6 +141,8 @@ class Experiment(Part):
     def load(path: str | Path) -> Experiment:
         """Read an experiment file. Raises SpecError with file and key path for anything wrong in it."""
         data = load_yaml(path)
+        if isinstance(runs := data.get("runs"), list):
+            data = {**data, "runs": [all_beside(path, run) for run in runs]}
         try:
             experiment = Experiment.model_validate({**data, "folder": Path(path).parent})
         except ValidationError as error:

@@ -26,7 +26,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
 
 from einsum.errors import EinsightError, SpecError, nearest
 from einsum.expressions import Expression
-from einsum.specfile import load_yaml, pydantic_error
+from einsum.specfile import all_beside, load_yaml, pydantic_error
 from einsum.units import UNITS
 from explorer.mapped import Find, Mappings
 from explorer.part import Part
@@ -184,9 +184,12 @@ class Sweep(Part):
 
     @staticmethod
     def load(path: str | Path) -> Sweep:
-        """Read a sweep file. Raises SpecError with file and key path for anything wrong in it."""
+        """Read a sweep file; files that it names are looked for beside it first.
+
+        Raises SpecError with file and key path for anything wrong in it.
+        """
         try:
-            return Sweep.parse(load_yaml(path))
+            return Sweep.parse(all_beside(path, load_yaml(path)))
         except ValidationError as error:
             raise pydantic_error(error, path, Sweep) from None
         except EinsightError as error:

@@ -214,3 +214,13 @@ def test_a_result_becomes_one_array_of_the_points_for_each_dotted_name() -> None
     assert {name: cells.tolist() for name, cells in flatten(document, 2).items()} == {
         "a.b": [1, 2], "c": [3, 3], "words": ["x", "y"], "text": ["z", "z"],
     }  # fmt: skip
+
+
+def test_files_that_runs_name_lie_beside_the_experiment(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("cascade: own")
+    (tmp_path / "sizes.yaml").write_text(
+        "experiment: sizes\nruns: [{cascade: own.yaml, mapping: [flat, absent.yaml], workload: bert-base}]\n"
+        "columns: {latency: {value: latency_s}}\n"
+    )
+    (run,) = Experiment.load(tmp_path / "sizes.yaml").runs
+    assert (run.cascade, run.mapping) == (str(tmp_path / "own.yaml"), ["flat", "absent.yaml"])

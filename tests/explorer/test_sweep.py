@@ -276,3 +276,10 @@ def test_two_runs_share_the_work(ready: Ready, tmp_path: Path, rows: Callable[[S
 def _evaluated(planned: Plan, batch: int, points: NDArray[np.int64]) -> Outcome:
     assert not isinstance(planned.points, Evolution)
     return evaluate(planned.study, Task(batch, points, planned.points.inputs(points)))
+
+
+def test_files_that_a_sweep_names_lie_beside_it() -> None:
+    """The example names its cascade and mapping as they stand beside it, from wherever it is read."""
+    example = Path(__file__).parents[2] / "docs/examples/sigmoid-attention"
+    sweep = Sweep.load(example / "sweep.yaml")
+    assert (sweep.cascade, sweep.mapping) == (str(example / "cascade.yaml"), str(example / "mapping.yaml"))
