@@ -8,10 +8,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from einsum.errors import EinsightError
 from einsum.files import check_ending
+from einsum.specfile import find_spec
 from kernels.calibrate import calibrate
+from kernels.calibrated import write_architecture
 from kernels.measure import CudaBench, measure, provenance_path
 from kernels.plan import MeasurementPlan
+
+LIKE = "h100-sxm"
+"""The architecture that a calibrated one is like, unless told otherwise."""
 
 
 def run_measure(plan: str | Path, out: str | Path, *, counters: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -36,12 +42,26 @@ def run_measure(plan: str | Path, out: str | Path, *, counters: bool = False, qu
     }
 
 
-def run_calibrate(out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+def run_calibrate(
+    out: str | Path, architecture: str | Path | None = None, like: str = LIKE, *, quiet: bool = False
+) -> dict[str, Any]:
     """Measure the current GPU's hardware into the YAML file `out`; the file's content.
 
-    Raises EinsightError on a machine without CUDA. Progress goes to stderr.
+    `architecture`: a YAML file for the architecture that the facts describe, which else is `like` another. Raises
+    EinsightError on a machine without CUDA. Progress goes to stderr.
     """
-    return calibrate(check_ending(out, ".yaml", ".yml"), None if quiet else _say)
+    path = check_ending(out, ".yaml", ".yml")
+    described = check_ending(architecture, ".yaml", ".yml") if architecture is not None else None
+    if described is not None:
+        find_spec("architecture", like)
+        if described == path:
+            raise EinsightError(
+                f"facts and the architecture that they describe need a file each, found {path} for both"
+            )
+    document = calibrate(path, None if quiet else _say)
+    if described is not None:
+        write_architecture(document, described, like, path.name)
+    return document
 
 
 def _say(section: str) -> None:
